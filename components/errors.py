@@ -43,15 +43,19 @@ class FailedError(StageError):
 
 
 @contextmanager
-def exit_codes(record: Path | None = None) -> Iterator[None]:
+def exit_codes(beside: str | Path | None = None) -> Iterator[None]:
     """Turn exceptions into one line on stderr and an exit code; leave a bug's traceback alone.
 
     SIGTERM is raised as SystemExit(143), so that every `with` and `finally` on the way cleans up.
 
     Args:
-        record: File for the error record. Default: the one torchrun names in TORCHELASTIC_ERROR_FILE, if any.
+        beside: An output; the error record becomes error.json in the same folder. Default: the file that torchrun names in
+            TORCHELASTIC_ERROR_FILE, if any.
     """
-    if record is None and "TORCHELASTIC_ERROR_FILE" in os.environ:
+    record = None
+    if beside is not None:
+        record = Path(beside).with_name(RECORD)
+    elif "TORCHELASTIC_ERROR_FILE" in os.environ:
         record = Path(os.environ["TORCHELASTIC_ERROR_FILE"])
     previous = signal.signal(signal.SIGTERM, _raise_exit)
     try:

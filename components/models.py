@@ -13,13 +13,14 @@ from components.tokenize.sample import GRAMMARS, generate
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-TINY = {
+TINY: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 128,
     "max_position_embeddings": 512,
 }
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 DROPOUT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "seq_classif_dropout")
 
 
@@ -47,7 +48,9 @@ def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     if model == "tiny":
         return _tiny_tokenizer()
     place = find_model(model)
-    if Path(place).is_dir() and not any((Path(place) / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+    if Path(place).is_dir() and not any(
+        (Path(place) / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")
+    ):
         raise UserError(f"model folder {place} has no tokenizer (tokenizer.json, vocab.txt or vocab.json): save it there too")
     from transformers import AutoTokenizer
 
@@ -72,6 +75,8 @@ def load_model(model: str, task: Task, vocabulary_size: int, dropout: float) -> 
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
+    logging.set_verbosity_error()  # that the head is new is what we want: not worth a table
+    logging.disable_progress_bar()
     config = _config(model, vocabulary_size)
     for name in DROPOUT_FIELDS:
         if hasattr(config, name):
@@ -82,16 +87,14 @@ def load_model(model: str, task: Task, vocabulary_size: int, dropout: float) -> 
     config.label2id = {name: number for number, name in enumerate(names)}
     config.problem_type = "regression" if task.is_regression else "single_label_classification"
     if model == "tiny":
-        return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")  # type: ignore[no-any-return]
-    logging.set_verbosity_error()  # that the head is new is what we want: not worth a table
-    logging.disable_progress_bar()
+        return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
     try:
         loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
             find_model(model), config=config, attn_implementation="sdpa", dtype="float32", ignore_mismatched_sizes=True
         )
     except (OSError, ValueError) as error:
         raise _cannot_load(model, error) from None
-    embeddings = loaded.get_input_embeddings().num_embeddings
+    embeddings = loaded.get_input_embeddings().weight.shape[0]  # type: ignore[index]
     if embeddings < vocabulary_size:
         raise UserError(f"{model} has {embeddings} word embeddings, the data's tokenizer {vocabulary_size} tokens: they differ")
     return loaded

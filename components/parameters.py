@@ -8,6 +8,7 @@ noise, registry, run.
 import ast
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -136,6 +137,26 @@ output_dir: Path
 pipeline_run_id: str
 """Id of the pipeline run, which ties its stages together in MLflow."""
 
+# --- artifacts between the components ---
+
+dataset: Any
+"""The tokenized task: a folder with a Parquet file per split, the tokenizer and a manifest."""
+
+trained: Any
+"""The fine-tuned model: a folder with safetensors weights, tokenizer, metrics.jsonl and a manifest."""
+
+evaluation: Any
+"""The evaluation: a folder with metrics.json, predictions.parquet, report.html and a manifest."""
+
+metrics: Any
+"""The task's metrics, the score, and the baselines' scores."""
+
+confusion: Any
+"""Confusion matrix on the first validation split; empty for a regression."""
+
+report: Any
+"""The evaluation's report, one self-contained page."""
+
 
 @functools.cache
 def descriptions() -> dict[str, str]:
@@ -143,7 +164,7 @@ def descriptions() -> dict[str, str]:
     body = ast.parse(Path(__file__).read_text()).body
     return {
         field.target.id: " ".join(text.value.value.split())
-        for field, text in zip(body, body[1:], strict=False)
+        for field, text in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
     }

@@ -50,7 +50,8 @@ def read_source(
     """Find the task's splits in `source`, whichever form it has, and check every row.
 
     Raises:
-        UserError: unknown task, nothing found, wrong columns or fields, a label out of range, an empty split. Names file and line.
+        UserError: unknown task, nothing found, wrong columns or fields, a label out of range, an empty split. It names the
+            file and the line.
     """
     path = Path(source)
     if text_columns:

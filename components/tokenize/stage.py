@@ -16,13 +16,15 @@ from components.errors import UserError
 from components.models import load_tokenizer
 from components.parameters import documented
 from components.tasks import Task
-from components.tokenize.read import read_source
+from components.tokenize.read import Source, read_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 STATISTICS = "statistics.json"
 TOKENIZER = "tokenizer"
+EXAMPLES = "examples.json"
+NUM_EXAMPLES = 5
 ROWS_AT_ONCE = 2000
 ROW_GROUP = 50_000
 
@@ -44,7 +46,8 @@ def tokenize(
     """Tokenize a GLUE task, or your own data, to Parquet.
 
     Writes SPLIT.parquet (zstd; input_ids: list<int32>, token_type_ids where the model has them, label, idx) for each split,
-    tokenizer/, task.json (labels and metrics), statistics.json (lengths, labels, what was cut) and manifest.json.
+    tokenizer/, task.json (labels and metrics), statistics.json (lengths, labels, what was cut), examples.json and
+    manifest.json.
     """
     if max_length < 8:
         raise UserError(f"max_length is {max_length}: give at least 8 tokens")
@@ -73,8 +76,10 @@ def tokenize(
         statistics: dict[str, Any] = {"source_files": found.inputs, "skipped_rows": found.num_skipped, "splits": {}}
         for split, texts in found.splits.items():
             statistics["splits"][split] = _write_split(folder / f"{split}.parquet", texts, tokenizer, found.task, max_length)
+        tokenizer.model_max_length = max_length  # so that whoever uses it later cuts where we did
         tokenizer.save_pretrained(folder / TOKENIZER)
         found.task.write(folder)
+        (folder / EXAMPLES).write_text(json.dumps(_examples(found), indent=1) + "\n")
         (folder / STATISTICS).write_text(json.dumps(statistics, indent=1) + "\n")
     for split, numbers in statistics["splits"].items():
         print(
@@ -97,10 +102,11 @@ def _write_split(
 ) -> dict[str, Any]:
     """Tokenize one split to `path`. Returns its rows, tokens, lengths in tokens, label counts and rows cut."""
     lengths, num_truncated = [], 0
-    names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
-    fields = [*((name, pa.list_(pa.int32())) for name in names), ("label", texts.schema.field("label").type), ("idx", pa.int32())]
+    names: list[str] = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
+    tokens = [(name, pa.list_(pa.int32())) for name in names]
+    schema = pa.schema([*tokens, ("label", texts.schema.field("label").type), ("idx", pa.int32())])
     with (
-        pq.ParquetWriter(path, pa.schema(fields), compression="zstd") as writer,
+        pq.ParquetWriter(path, schema, compression="zstd") as writer,
         tqdm(total=len(texts), desc=f"tokenize {path.stem}", unit="rows", disable=None) as bar,
     ):
         for group in _batches(texts, ROW_GROUP):
@@ -109,10 +115,17 @@ def _write_split(
                 columns, truncated = _encode(batch, tokenizer, names, task, max_length)
                 num_truncated += truncated
                 lengths.append(np.diff(columns["input_ids"].offsets.to_numpy()))
-                parts.append(pa.table({**columns, "label": batch["label"], "idx": batch["idx"]}, pa.schema(fields)))
+                parts.append(pa.table({**columns, "label": batch["label"], "idx": batch["idx"]}, schema))
                 bar.update(len(batch))
             writer.write_table(pa.concat_tables(parts).combine_chunks())
     return {**_length_statistics(np.concatenate(lengths)), "truncated": num_truncated, "labels": _label_counts(texts, task)}
+
+
+def _examples(found: Source) -> dict[str, Any]:
+    """The first rows of the first validation split (or the only split) as raw text, for whoever wants to see or try some."""
+    split = min(found.splits, key=lambda name: (not name.startswith("validation"), name))
+    rows = found.splits[split].slice(0, NUM_EXAMPLES).select(list(found.task.text_columns)).to_pylist()
+    return {"split": split, "rows": rows}
 
 
 def _batches(table: pa.Table, size: int) -> Iterator[pa.Table]:
@@ -144,5 +157,6 @@ def _length_statistics(lengths: np.ndarray) -> dict[str, Any]:
 def _label_counts(texts: pa.Table, task: Task) -> dict[str, int]:
     if task.is_regression:
         return {}
-    counts = {value: count for value, count in zip(*np.unique(texts["label"].to_numpy(), return_counts=True), strict=True)}
-    return {task.label_names[label] if label >= 0 else "unlabelled": int(count) for label, count in counts.items()}
+    labels, counts = np.unique(texts["label"].to_numpy(), return_counts=True)
+    names = [task.label_names[label] if label >= 0 else "unlabelled" for label in labels]
+    return dict(zip(names, counts.tolist(), strict=True))

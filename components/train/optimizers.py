@@ -54,9 +54,7 @@ class Lamb(torch.optim.Optimizer):
     with the trust ratio ||w|| / ||u|| of each tensor; 1 where either norm is 0, and in groups with adapt=False.
     """
 
-    def __init__(
-        self, params: Iterable[Any], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6
-    ) -> None:
+    def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0, "adapt": True})
 
     @torch.no_grad()

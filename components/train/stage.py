@@ -76,12 +76,15 @@ def train(
         split = read_split(data_dir / "train.parquet")
         tokenizer = load_tokenizer(str(data_dir / TOKENIZER))
         if tokenizer_digest(load_tokenizer(model)) != tokenizer_digest(tokenizer):
-            raise UserError(f"{data_dir} was tokenized for {data['parameters']['model']}, whose tokens are not those of {model}")
+            raise UserError(f"{data_dir} was tokenized for {data['parameters']['model']}, whose tokens {model} does not share")
 
         torch.manual_seed(seed)  # the new head
-        bare = load_model(model, task, len(tokenizer), dropout).to(ranks.device).train()
+        bare = load_model(model, task, len(tokenizer), dropout)
+        bare.to(ranks.device).train()  # type: ignore[arg-type]
         # Buffers (position ids) never change: broadcasting them would write between the forwards of one update.
-        wrapped = DistributedDataParallel(bare, forward_sync_buffers=False, gradient_as_bucket_view=True) if ranks.count > 1 else bare
+        wrapped: nn.Module = bare
+        if ranks.count > 1:
+            wrapped = DistributedDataParallel(bare, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
         batch_size = global_batch_size or default_batch_size(len(split))
         per_epoch = updates_per_epoch(len(split), batch_size)
@@ -120,9 +123,8 @@ def train(
                 norm = nn.utils.clip_grad_norm_(bare.parameters(), max_grad_norm or math.inf)
                 the_optimizer.step()
                 the_optimizer.zero_grad()
-                log.end_update(
-                    update + 1, len(rows), norm, epoch=round((update + 1) / per_epoch, 4), learning_rate=the_optimizer.param_groups[0]["lr"]
-                )
+                epoch, rate = round((update + 1) / per_epoch, 4), the_optimizer.param_groups[0]["lr"]
+                log.end_update(update + 1, len(rows), norm, epoch=epoch, learning_rate=rate)
             log.close()
             if folder:
                 bare.save_pretrained(folder)

@@ -1,7 +1,7 @@
 """How a micro-batch becomes a loss. One seam for every method: `loss(model, batch, progress)`."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class Loss:
 class Method(Protocol):
     """A frozen dataclass that checks its own fields when it is made."""
 
-    part_names: tuple[str, ...]
+    part_names: ClassVar[tuple[str, ...]]
 
     def loss(self, model: nn.Module, batch: Batch, progress: Progress) -> Loss:
         """The loss of `batch`. `model` may be wrapped in DDP: a forward that the loss needs goes through the wrapper."""

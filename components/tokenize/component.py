@@ -1,0 +1,51 @@
+"""components.tokenize as a KFP component."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Output
+
+from components.image import IMAGE
+from components.parameters import documented
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@documented
+def tokenize(
+    dataset: Output[Dataset],
+    task: str,
+    source: str,
+    model: str,
+    max_length: int,
+    text_columns: list[str],
+    label_column: str,
+    skip_malformed_rows: bool,
+    num_sample_rows: int,
+    seed: int,
+    experiment: str,
+    tracking_uri: str,
+    pipeline_run_id: str,
+):
+    """Tokenize a GLUE task, or your own data, to Parquet."""
+    from pathlib import Path
+
+    from components.errors import exit_codes
+    from components.tokenize.stage import tokenize
+    from components.tracking import stage_run
+
+    with (
+        exit_codes(beside=dataset.path),
+        stage_run("tokenize", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri) as run,
+    ):
+        manifest = tokenize(
+            task=task,
+            source=source,
+            model=model,
+            output_dir=Path(dataset.path),
+            max_length=max_length,
+            text_columns=text_columns,
+            label_column=label_column,
+            skip_malformed_rows=skip_malformed_rows,
+            num_sample_rows=num_sample_rows,
+            seed=seed,
+        )
+        run.log_manifest(manifest)
+        dataset.metadata.update(run.metadata(manifest), task=task)

@@ -1,0 +1,178 @@
+"""MLflow: one parent run per pipeline run, in it a run per stage.
+
+The parent is found by the tag that Kubeflow's own MLflow plugin writes too (kfp.pipeline_run_id). Where that plugin has opened
+a run for the task already (MLFLOW_RUN_ID), that run is the stage's: nothing is opened beside it, nor renamed.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+
+from components.artifacts import Manifest
+from components.errors import TryAgainError, UserError
+
+PIPELINE_RUN_TAG = "kfp.pipeline_run_id"
+METRICS_AT_ONCE = 1000  # what the server takes in one request
+POLL_SECONDS = 2.0
+
+
+@contextmanager
+def stage_run(
+    stage: str, *, pipeline_run_id: str, experiment: str, tracking_uri: str = "", last: bool = False
+) -> Iterator["StageRun"]:
+    """Open the stage's run; close it, and after the last stage or a failure the parent, when the block ends.
+
+    Raises:
+        UserError: no MLflow server is named.  TryAgainError: it does not answer.
+    """
+    if tracking_uri:
+        mlflow.set_tracking_uri(tracking_uri)
+    elif "MLFLOW_TRACKING_URI" not in os.environ:
+        raise UserError("no MLflow server: give tracking_uri=http://... or set MLFLOW_TRACKING_URI")
+    try:
+        with _open(stage, pipeline_run_id, experiment, last) as run:
+            yield run
+    except MlflowException as error:
+        if "API request to" not in str(error):  # anything but a server that is away is a bug
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise TryAgainError(f"MLflow at {mlflow.get_tracking_uri()} does not answer: {reason}") from None
+
+
+@contextmanager
+def _open(stage: str, pipeline_run_id: str, experiment: str, last: bool) -> Iterator["StageRun"]:
+    if "MLFLOW_RUN_ID" in os.environ:
+        with mlflow.start_run() as active:
+            yield StageRun(active.info.run_id)
+        return
+    client = mlflow.MlflowClient()
+    parent, experiment_id = _parent(client, pipeline_run_id, experiment)
+    client.update_run(parent, status="RUNNING")
+    try:
+        tags = {PIPELINE_RUN_TAG: pipeline_run_id}
+        with mlflow.start_run(run_name=stage, experiment_id=experiment_id, parent_run_id=parent, tags=tags) as active:
+            yield StageRun(active.info.run_id, parent)
+    except BaseException:
+        client.set_terminated(parent, "FAILED")
+        raise
+    if last:
+        client.set_terminated(parent, "FINISHED")
+
+
+def _parent(client: mlflow.MlflowClient, pipeline_run_id: str, experiment: str) -> tuple[str, str]:
+    """(run id, experiment id) of the pipeline run's own run, opened by whichever stage comes first."""
+    experiment_id = _experiment_id(client, experiment)
+    query = f"tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run_id}' AND tags.stage = 'pipeline'"
+    found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
+    if found:
+        return found[0].info.run_id, experiment_id
+    tags = {PIPELINE_RUN_TAG: pipeline_run_id, "stage": "pipeline"}
+    return client.create_run(experiment_id, tags=tags, run_name=pipeline_run_id).info.run_id, experiment_id
+
+
+def _experiment_id(client: mlflow.MlflowClient, experiment: str) -> str:
+    if found := client.get_experiment_by_name(experiment):
+        return str(found.experiment_id)
+    try:
+        return client.create_experiment(experiment)
+    except MlflowException:  # another stage was faster
+        if found := client.get_experiment_by_name(experiment):
+            return str(found.experiment_id)
+        raise
+
+
+class StageRun:
+    """An open MLflow run of one stage."""
+
+    def __init__(self, run_id: str, parent_id: str | None = None) -> None:
+        self.run_id = run_id
+        self.parent_id = parent_id
+        self.client = mlflow.MlflowClient()
+
+    def log_manifest(self, manifest: Manifest) -> None:
+        """The stage's arguments as they are, its inputs' and output's digests, and the manifest itself."""
+        logged = self.client.get_run(self.run_id).data.params
+        new = {name: value for name, value in manifest["parameters"].items() if name not in logged}
+        self.client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in new.items()])
+        digests = {f"input.{name}": digest for name, digest in manifest["inputs"].items()} | {"code": manifest["code"]}
+        for name, digest in {**digests, "output": manifest["digest"]}.items():
+            self.client.set_tag(self.run_id, f"digest.{name}", digest)
+        self.client.log_dict(self.run_id, manifest, f"{manifest['stage']}/manifest.json")
+
+    def log_file(self, path: Path) -> None:
+        """On this run, and on the pipeline's."""
+        for run_id in filter(None, (self.run_id, self.parent_id)):
+            self.client.log_artifact(run_id, str(path))
+
+    def metadata(self, manifest: Manifest) -> dict[str, Any]:
+        """What the KFP artifact says of the stage's output: the lineage that needs no other store."""
+        return {
+            "digest": manifest["digest"],
+            "code": manifest["code"],
+            **{f"input_{name}": digest for name, digest in manifest["inputs"].items()},
+            "mlflow_run_id": self.run_id,
+        }
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """On this run, and on the pipeline's."""
+        now = int(time.time() * 1000)
+        for run_id in filter(None, (self.run_id, self.parent_id)):
+            self.client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+
+    @contextmanager
+    def following(self, output_dir: Path, file: str) -> Iterator[None]:
+        """Log the lines of a growing metrics file in `output_dir` (or in the folder that is to become it) as they come."""
+        follower = _Follower(self, output_dir, file)
+        follower.start()
+        try:
+            yield
+        finally:
+            follower.finish()
+
+
+class _Follower(threading.Thread):
+    def __init__(self, run: StageRun, output_dir: Path, file: str) -> None:
+        super().__init__(daemon=True)
+        self.run_ = run
+        self.output_dir = output_dir
+        self.file = file
+        self.num_logged = 0
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.wait(POLL_SECONDS):
+            try:
+                self.log_new_lines()
+            except MlflowException:
+                continue  # the server is away for now: the next round has these lines too
+
+    def finish(self) -> None:
+        self.stopped.set()
+        self.join()
+        self.log_new_lines()
+
+    def log_new_lines(self) -> None:
+        """Log the whole lines that are not logged yet."""
+        unfinished = self.output_dir.parent.glob(f".{self.output_dir.name}.*.partial/{self.file}")
+        paths = [path for path in (self.output_dir / self.file, *unfinished) if path.is_file()]
+        if not paths:
+            return
+        lines = paths[0].read_text().splitlines(keepends=True)[self.num_logged :]
+        whole = [json.loads(line) for line in lines if line.endswith("\n")]
+        metrics = [metric for line in whole for metric in self._metrics(line)]
+        for start in range(0, len(metrics), METRICS_AT_ONCE):
+            self.run_.client.log_batch(self.run_.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
+        self.num_logged += len(whole)
+
+    def _metrics(self, line: dict[str, Any]) -> list[Metric]:
+        now = int(time.time() * 1000)
+        return [Metric(name, value, now, line["update"]) for name, value in line.items() if name != "update"]

@@ -1,0 +1,79 @@
+"""components.train as a KFP component. The one place that knows both the training stage and how its ranks come to life."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.image import IMAGE
+from components.parameters import documented
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@documented
+def train(
+    dataset: Input[Dataset],
+    trained: Output[Model],
+    model: str,
+    method: str,
+    optimizer: str,
+    learning_rate: float,
+    warmup_ratio: float,
+    weight_decay: float,
+    max_grad_norm: float,
+    dropout: float,
+    num_epochs: float,
+    global_batch_size: int,
+    per_device_batch_size: int,
+    precision: str,
+    seed: int,
+    log_interval: int,
+    perturbation_start: float,
+    perturbation_init_std: float,
+    perturbation_step_size: float,
+    perturbation_radius: float,
+    perturbation_weight: float,
+    num_processes: int,
+    experiment: str,
+    tracking_uri: str,
+    pipeline_run_id: str,
+):
+    """Fine-tune a pre-trained transformer on tokenized data."""
+    from pathlib import Path
+
+    from components.artifacts import read_manifest
+    from components.errors import exit_codes
+    from components.launch.torchrun import launch
+    from components.tracking import stage_run
+
+    arguments = {
+        "data_dir": dataset.path,
+        "output_dir": trained.path,
+        "model": model,
+        "method": method,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "warmup_ratio": warmup_ratio,
+        "weight_decay": weight_decay,
+        "max_grad_norm": max_grad_norm,
+        "dropout": dropout,
+        "num_epochs": num_epochs,
+        "global_batch_size": global_batch_size,
+        "per_device_batch_size": per_device_batch_size,
+        "precision": precision,
+        "seed": seed,
+        "log_interval": log_interval,
+        "perturbation_start": perturbation_start,
+        "perturbation_init_std": perturbation_init_std,
+        "perturbation_step_size": perturbation_step_size,
+        "perturbation_radius": perturbation_radius,
+        "perturbation_weight": perturbation_weight,
+    }
+    with (
+        exit_codes(beside=trained.path),
+        stage_run("train", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri) as run,
+    ):
+        with run.following(Path(trained.path), "metrics.jsonl"):
+            launch(arguments, num_processes)
+        manifest = read_manifest(Path(trained.path), "train")
+        run.log_manifest(manifest)
+        trained.framework = "pytorch"
+        trained.metadata.update(run.metadata(manifest), base_model=model, method=method)

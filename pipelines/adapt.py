@@ -1,0 +1,108 @@
+"""The whole product: tokenize → train → evaluate → register."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components import parameters
+from components.evaluate.component import evaluate
+from components.parameters import documented
+from components.register.component import register
+from components.tokenize.component import tokenize
+from components.train.component import train
+
+
+class Outputs(NamedTuple):
+    model_uri: str
+    score: float
+
+
+@dsl.pipeline(name="adapt")
+@documented
+def adapt(
+    task: str,
+    source: str,
+    model: str,
+    max_length: int = parameters.max_length,
+    text_columns: list[str] = parameters.text_columns,
+    label_column: str = parameters.label_column,
+    skip_malformed_rows: bool = parameters.skip_malformed_rows,
+    num_sample_rows: int = parameters.num_sample_rows,
+    method: str = parameters.method,
+    optimizer: str = parameters.optimizer,
+    learning_rate: float = parameters.learning_rate,
+    warmup_ratio: float = parameters.warmup_ratio,
+    weight_decay: float = parameters.weight_decay,
+    max_grad_norm: float = parameters.max_grad_norm,
+    dropout: float = parameters.dropout,
+    num_epochs: float = parameters.num_epochs,
+    global_batch_size: int = parameters.global_batch_size,
+    per_device_batch_size: int = parameters.per_device_batch_size,
+    precision: str = parameters.precision,
+    seed: int = parameters.seed,
+    log_interval: int = parameters.log_interval,
+    num_processes: int = parameters.num_processes,
+    perturbation_start: float = parameters.perturbation_start,
+    perturbation_init_std: float = parameters.perturbation_init_std,
+    perturbation_step_size: float = parameters.perturbation_step_size,
+    perturbation_radius: float = parameters.perturbation_radius,
+    perturbation_weight: float = parameters.perturbation_weight,
+    name: str = parameters.name,
+    alias: str = parameters.alias,
+    experiment: str = parameters.experiment,
+    tracking_uri: str = parameters.tracking_uri,
+) -> Outputs:
+    """Adapt a pre-trained transformer to a GLUE task, or your own data, and register it in MLflow.
+
+    tokenize: the texts to Parquet. train: fine-tune, with ScaLA or without. evaluate: GLUE's metrics, and a report. register: a
+    model version in MLflow that answers raw text.
+    """
+    run = {"experiment": experiment, "tracking_uri": tracking_uri, "pipeline_run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+    tokenized = tokenize(
+        task=task,
+        source=source,
+        model=model,
+        max_length=max_length,
+        text_columns=text_columns,
+        label_column=label_column,
+        skip_malformed_rows=skip_malformed_rows,
+        num_sample_rows=num_sample_rows,
+        seed=seed,
+        **run,
+    )
+    fine_tuned = train(
+        dataset=tokenized.outputs["dataset"],
+        model=model,
+        method=method,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        warmup_ratio=warmup_ratio,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        dropout=dropout,
+        num_epochs=num_epochs,
+        global_batch_size=global_batch_size,
+        per_device_batch_size=per_device_batch_size,
+        precision=precision,
+        seed=seed,
+        log_interval=log_interval,
+        perturbation_start=perturbation_start,
+        perturbation_init_std=perturbation_init_std,
+        perturbation_step_size=perturbation_step_size,
+        perturbation_radius=perturbation_radius,
+        perturbation_weight=perturbation_weight,
+        num_processes=num_processes,
+        **run,
+    )
+    evaluated = evaluate(trained=fine_tuned.outputs["trained"], dataset=tokenized.outputs["dataset"], **run)
+    registered = register(
+        trained=fine_tuned.outputs["trained"],
+        evaluation=evaluated.outputs["evaluation"],
+        name=name,
+        alias=alias,
+        **run,
+    )
+    for step in (tokenized, fine_tuned, evaluated, registered):
+        # KFP's cache key sees neither the bytes behind `source` nor our code; and a cached step is absent from MLflow.
+        step.set_caching_options(enable_caching=False)
+    return Outputs(model_uri=registered.outputs["model_uri"], score=evaluated.outputs["Output"])
