@@ -130,7 +130,7 @@ def read_manifest(folder: Path, stage: str) -> Manifest:
 
 
 def _write_manifest(folder: Path, key: Mapping[str, Any], seconds: float) -> None:
-    files = {
+    files: dict[str, dict[str, Any]] = {
         path.relative_to(folder).as_posix(): {"sha256": file_digest(path), "bytes": path.stat().st_size}
         for path in sorted(folder.rglob("*"))
         if path.is_file()

@@ -56,8 +56,9 @@ class Task:
 
     @staticmethod
     def read(folder: Path) -> "Task":
-        row: dict[str, Any] = json.loads((folder / FILE).read_text())
-        return Task(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+        row = json.loads((folder / FILE).read_text())
+        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        return Task(**fields)
 
 
 _MNLI_FILES = {

@@ -15,7 +15,7 @@ from components.tasks import Task
 
 TEMPLATE = "report.html.j2"
 GREY, BLUE, ORANGE = "#808080", "#3b82f6", "#f97316"  # legible on white and on black
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "text.color": GREY,
@@ -103,14 +103,9 @@ def _confidence(predicted: pa.Table) -> str:
     right = predicted["label"].to_numpy() == predicted["prediction"].to_numpy()
     figure = Figure(figsize=(6, 2.2), layout="constrained")
     axes = figure.subplots()
-    bins = np.linspace(confidence.min(), 1, 26)
-    axes.hist(
-        [confidence[right], confidence[~right]],
-        bins=bins.tolist(),
-        stacked=True,
-        color=[BLUE, ORANGE],
-        label=["right", "wrong"],
-    )
+    bins = np.linspace(confidence.min(), 1, 26).tolist()
+    parts = [confidence[right], confidence[~right]]
+    axes.hist(parts, bins, stacked=True, color=[BLUE, ORANGE], label=["right", "wrong"])
     axes.set_xlabel("probability of the predicted label")
     axes.set_ylabel("examples")
     axes.legend(frameon=False)

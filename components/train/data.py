@@ -85,6 +85,12 @@ def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:
     return -(-num_rows // global_batch_size)
 
 
+def num_examples(num_updates: int, num_rows: int, global_batch_size: int) -> int:
+    """Examples that the first `num_updates` updates compute."""
+    epochs, left = divmod(num_updates, updates_per_epoch(num_rows, global_batch_size))
+    return epochs * num_rows + left * global_batch_size  # what is left of an epoch leaves out its smaller, last update
+
+
 def rows_of_update(update: int, num_rows: int, global_batch_size: int, seed: int) -> Tensor:
     """The examples of update `update`: a function of it and the seed alone, whatever the number of ranks.
 

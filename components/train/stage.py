@@ -15,7 +15,7 @@ from components.models import load_model, load_tokenizer
 from components.parameters import Optimizer, Precision, documented
 from components.tasks import Task
 from components.tokenize.stage import TOKENIZER, tokenizer_digest
-from components.train.data import micro_batches, read_split, rows_of_update, updates_per_epoch
+from components.train.data import micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
 from components.train.log import MetricsLog
 from components.train.methods import Method, Progress
 from components.train.methods.plain import Plain
@@ -55,7 +55,7 @@ def train(
     manifest.json.
     """
     arguments = {name: value for name, value in locals().items() if name not in ("data_dir", "output_dir")}
-    _check(num_epochs, global_batch_size, per_device_batch_size, log_interval, warmup_ratio, dropout, max_grad_norm)
+    _check(num_epochs, global_batch_size, per_device_batch_size, log_interval, warmup_ratio, dropout, max_grad_norm, seed)
     the_method = build_method(
         method,
         perturbation_start,
@@ -100,8 +100,8 @@ def train(
             )
 
         with artifact.building() if ranks.rank == 0 else contextlib.nullcontext(None) as folder:
-            num_examples = sum(len(rows_of_update(update, len(split), batch_size, seed)) for update in range(num_updates))
-            log = MetricsLog(folder, ("loss", *the_method.part_names), ranks, num_examples, log_interval)
+            total = num_examples(num_updates, len(split), batch_size)
+            log = MetricsLog(folder, ("loss", *the_method.part_names), ranks, total, log_interval)
             for update in range(num_updates):
                 rows = rows_of_update(update, len(split), batch_size, seed)
                 mine = micro_batches(rows, split.lengths[rows], per_device_batch_size, ranks.rank, ranks.count)
@@ -115,7 +115,7 @@ def train(
                     batch = split.batch(piece, tokenizer.pad_token_id, ranks.device)
                     last = number == len(mine) - 1
                     # no_sync must surround the forward: DDP decides there whether this backward all-reduces.
-                    with contextlib.nullcontext() if last or ranks.count == 1 else wrapped.no_sync():
+                    with contextlib.nullcontext() if last or ranks.count == 1 else wrapped.no_sync():  # type: ignore[operator]
                         with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
                             loss = the_method.loss(wrapped, batch, Progress(update, num_updates, seed))
                         (loss.total * weight).backward()
@@ -165,6 +165,7 @@ def _check(
     warmup_ratio: float,
     dropout: float,
     max_grad_norm: float,
+    seed: int,
 ) -> None:
     for what, good, hint in (
         (f"num_epochs is {num_epochs}", num_epochs > 0, "above 0"),
@@ -174,6 +175,7 @@ def _check(
         (f"warmup_ratio is {warmup_ratio}", 0 <= warmup_ratio <= 1, "0 to 1"),
         (f"dropout is {dropout}", 0 <= dropout < 1, "0 or more, below 1"),
         (f"max_grad_norm is {max_grad_norm}", max_grad_norm >= 0, "0 or more"),
+        (f"seed is {seed}", seed >= 0, "0 or more"),
     ):
         if not good:
             raise UserError(f"{what}: give {hint}")

@@ -1,0 +1,88 @@
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from components.errors import UserError
+from components.evaluate.metrics import measure
+from components.evaluate.stage import evaluate, flat
+from components.tasks import TASKS
+
+
+@pytest.mark.parametrize("task", ["sst2", "mnli", "stsb", "mrpc"])
+def test_predictions_and_metrics_agree(evaluated: Callable[[str], Path], task: str) -> None:
+    results = json.loads((evaluated(task) / "metrics.json").read_text())
+    predictions = pq.read_table(evaluated(task) / "predictions.parquet").to_pandas()
+    assert set(results["splits"]) == {split for split in TASKS[task].files if split.startswith("validation")}
+    for split, result in results["splits"].items():
+        rows = predictions[predictions["split"] == split]
+        assert len(rows) == result["rows"] == 50
+        assert measure(TASKS[task], rows["label"].to_numpy(), rows["prediction"].to_numpy()) == result["metrics"]
+        if TASKS[task].label_names:
+            scores = np.stack(rows["scores"].to_list())
+            np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
+            assert (scores.argmax(1) == rows["prediction"]).all()
+            assert np.sum(result["confusion_matrix"]) == 50
+        else:
+            assert "confusion_matrix" not in result
+    assert set(results["baselines"]) == {"majority", "bag_of_words"}
+    assert {"score", "baseline_majority"} < set(flat(results))
+
+
+def test_the_model_in_its_folder_gives_these_predictions(
+    evaluated: Callable[[str], Path], trained: Callable[[str], Path], tokenized: Callable[[str], Path]
+) -> None:
+    """One example at a time, without padding, through transformers alone."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(trained("rte")).eval()
+    rows = pq.read_table(tokenized("rte") / "validation.parquet").to_pylist()
+    predictions = pq.read_table(evaluated("rte") / "predictions.parquet").to_pylist()
+    for row, predicted in zip(rows[:20], predictions[:20], strict=True):
+        inputs = {name: torch.tensor([row[name]]) for name in ("input_ids", "token_type_ids")}
+        probabilities = model(**inputs).logits.softmax(-1)[0].tolist()
+        assert predicted["scores"] == pytest.approx(probabilities, abs=1e-5)
+        assert (predicted["idx"], predicted["label"]) == (row["idx"], row["label"])
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("task", ["mnli", "stsb"])
+def test_the_report_needs_nothing_else_and_shows_the_score(evaluated: Callable[[str], Path], task: str) -> None:
+    html = (evaluated(task) / "report.html").read_text()
+    page = _Links()
+    page.feed(html)
+    assert [link for link in page.links if not link.startswith("#")] == []
+    assert not re.search(r"url\((?!#)", html)
+    results = json.loads((evaluated(task) / "metrics.json").read_text())
+    assert f"{results['score']:.4f}" in page.text
+    assert html.count("<svg") == 2
+    examples = json.loads((evaluated(task) / "examples.json").read_text())
+    assert examples["rows"][0][TASKS[task].text_columns[0]] in page.text
+
+
+def test_a_model_of_other_labels_is_refused(
+    trained: Callable[[str], Path], tokenized: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="has the labels"):
+        evaluate(model_dir=trained("sst2"), data_dir=tokenized("rte"), output_dir=tmp_path / "e")
+    with pytest.raises(UserError, match=r"written by components\.tokenize, not by components\.train"):
+        evaluate(model_dir=tokenized("sst2"), data_dir=tokenized("sst2"), output_dir=tmp_path / "e")
+    assert list(tmp_path.iterdir()) == []

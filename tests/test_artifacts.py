@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from components.artifacts import FILE, Artifact, combined_digest, file_digest, read_manifest
+from components.errors import UserError
+
+
+def artifact(path: Path, **parameters: object) -> Artifact:
+    return Artifact(path, "tokenize", parameters, {"source": "abc"})
+
+
+def build(path: Path, **parameters: object) -> Artifact:
+    made = artifact(path, **parameters)
+    with made.building() as folder:
+        (folder / "a.txt").write_text("a")
+        (folder / "deep").mkdir()
+        (folder / "deep" / "b.txt").write_text("b")
+    return made
+
+
+def test_manifest_names_every_file_with_its_digest(tmp_path: Path) -> None:
+    build(tmp_path / "out", max_length=8)
+    manifest = read_manifest(tmp_path / "out", "tokenize")
+    assert manifest["files"]["deep/b.txt"] == {"sha256": file_digest(tmp_path / "out" / "deep" / "b.txt"), "bytes": 1}
+    assert manifest["digest"] == combined_digest({name: file["sha256"] for name, file in manifest["files"].items()})
+    assert manifest["parameters"] == {"max_length": 8}
+    assert manifest["inputs"] == {"source": "abc"}
+
+
+def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
+    build(tmp_path / "one", max_length=8)
+    build(tmp_path / "two", max_length=9)
+    assert read_manifest(tmp_path / "one", "tokenize")["digest"] == read_manifest(tmp_path / "two", "tokenize")["digest"]
+
+
+def test_nothing_is_left_when_building_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), artifact(tmp_path / "out").building() as folder:
+        (folder / "a.txt").write_text("half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_same_parameters_are_cached_and_others_refused(tmp_path: Path) -> None:
+    build(tmp_path / "out", max_length=8)
+    assert artifact(tmp_path / "out", max_length=8).cached() is not None
+    with pytest.raises(UserError, match="made with other parameters"):
+        artifact(tmp_path / "out", max_length=9).cached()
+    assert artifact(tmp_path / "new").cached() is None
+
+
+def test_a_folder_of_the_users_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="no output of ours"):
+        artifact(tmp_path).cached()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert artifact(tmp_path / "out").cached() is None
+    build(tmp_path / "out")
+    assert (tmp_path / "out" / FILE).is_file()
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "truncate"])
+def test_a_reader_refuses_a_folder_that_is_not_whole_and_names_the_file(tmp_path: Path, damage: str) -> None:
+    build(tmp_path / "out")
+    file = tmp_path / "out" / "deep" / "b.txt"
+    if damage == "remove":
+        file.unlink()
+    else:
+        file.write_text("c" if damage == "change" else "")
+    with pytest.raises(UserError, match=r"deep/b\.txt"):
+        read_manifest(tmp_path / "out", "tokenize")
+
+
+def test_a_reader_wants_the_right_stage_and_a_readable_manifest(tmp_path: Path) -> None:
+    build(tmp_path / "out")
+    with pytest.raises(UserError, match=r"written by components\.tokenize"):
+        read_manifest(tmp_path / "out", "train")
+    (tmp_path / "out" / FILE).write_text(json.dumps({})[:1])
+    with pytest.raises(UserError, match="damaged"):
+        read_manifest(tmp_path / "out", "tokenize")
+    with pytest.raises(UserError, match="has no manifest"):
+        read_manifest(tmp_path, "tokenize")

@@ -1,0 +1,106 @@
+"""One parent run per pipeline run, a nested run per stage; a run that Kubeflow opened is used and left as it was."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from components.errors import TryAgainError, UserError
+from components.tracking import PIPELINE_RUN_TAG, stage_run
+
+
+@pytest.fixture(autouse=True)
+def _store(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
+
+
+def runs_of(pipeline_run_id: str) -> dict[str, mlflow.entities.Run]:
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("adapt")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run_id}'")
+    return {run.info.run_name: run for run in found}
+
+
+def test_stages_are_nested_in_one_run_that_ends_with_the_last(tokenized: Callable[[str], Path]) -> None:
+    manifest = json.loads((tokenized("sst2") / "manifest.json").read_text())
+    with stage_run("tokenize", pipeline_run_id="p1", experiment="adapt") as run:
+        run.log_manifest(manifest)
+    assert runs_of("p1")["p1"].info.status == "RUNNING"
+    with stage_run("register", pipeline_run_id="p1", experiment="adapt", last=True) as run:
+        run.log_metrics({"score": 0.5})
+    runs = runs_of("p1")
+    assert set(runs) == {"p1", "tokenize", "register"}
+    parent = runs["p1"]
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["score"] == 0.5
+    assert runs["tokenize"].data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert runs["tokenize"].data.params["source"] == "sample"
+    assert runs["tokenize"].data.tags["digest.output"] == manifest["digest"]
+
+
+def test_a_failed_stage_fails_the_pipeline_run() -> None:
+    with pytest.raises(ZeroDivisionError), stage_run("train", pipeline_run_id="p2", experiment="adapt"):
+        print(1 / 0)
+    assert {name: run.info.status for name, run in runs_of("p2").items()} == {"p2": "FAILED", "train": "FAILED"}
+
+
+def test_a_run_that_kubeflow_opened_is_used_and_not_overwritten(
+    monkeypatch: pytest.MonkeyPatch, tokenized: Callable[[str], Path]
+) -> None:
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("adapt")
+    assert experiment is not None
+    opened = client.create_run(experiment.experiment_id, run_name="kfp-task", tags={"kfp.pipeline_run_id": "p3"})
+    client.log_param(opened.info.run_id, "task", "as Kubeflow logged it")
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment.experiment_id)
+    with stage_run("tokenize", pipeline_run_id="p3", experiment="another") as run:
+        run.log_manifest(json.loads((tokenized("sst2") / "manifest.json").read_text()))
+        run.log_metrics({"rows": 3.0})
+    runs = runs_of("p3")
+    assert set(runs) == {"kfp-task"}
+    assert runs["kfp-task"].data.params["task"] == "as Kubeflow logged it"
+    assert runs["kfp-task"].data.params["model"] == "tiny"
+    assert runs["kfp-task"].data.metrics["rows"] == 3.0
+    assert client.get_experiment_by_name("another") is None
+
+
+def test_a_growing_metrics_file_is_followed_through_its_renaming(tmp_path: Path) -> None:
+    partial = tmp_path / ".out.1.partial"
+    partial.mkdir()
+    line = '{"update": %d, "loss": %f}\n'
+    with stage_run("train", pipeline_run_id="p4", experiment="adapt") as run:
+        with run.following(tmp_path / "out", "metrics.jsonl"):
+            with (partial / "metrics.jsonl").open("w") as file:
+                file.write(line % (1, 0.5) + line % (2, 0.25) + '{"update": 3, "lo')
+            for _ in range(100):
+                if logged := mlflow.MlflowClient().get_metric_history(run.run_id, "loss"):
+                    break
+                time.sleep(0.1)
+            assert [(point.step, point.value) for point in logged] == [(1, 0.5), (2, 0.25)]
+            with (partial / "metrics.jsonl").open("a") as file:
+                file.write('ss": 0.125}\n')
+            partial.rename(tmp_path / "out")
+        history = mlflow.MlflowClient().get_metric_history(run.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.25), (3, 0.125)]
+
+
+def test_no_server_and_a_server_that_is_away_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    previous = mlflow.get_tracking_uri()
+    with (
+        pytest.raises(TryAgainError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"),
+        stage_run("train", pipeline_run_id="p5", experiment="adapt", tracking_uri="http://127.0.0.1:9"),
+    ):
+        pass
+    mlflow.set_tracking_uri(previous)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    with pytest.raises(UserError, match="no MLflow server"), stage_run("train", pipeline_run_id="p6", experiment="adapt"):
+        pass

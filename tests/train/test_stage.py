@@ -1,0 +1,148 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer
+
+from components.errors import UserError
+from components.tokenize.stage import tokenize
+from components.train.stage import default_batch_size, train
+
+QUICK: dict[str, Any] = {"model": "tiny", "num_epochs": 1, "learning_rate": 1e-3, "global_batch_size": 64}
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_writes_a_model_that_transformers_loads_with_its_label_names(trained: Callable[[str], Path]) -> None:
+    folder = trained("mnli")
+    config = AutoConfig.from_pretrained(folder)
+    assert config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+    assert config.problem_type == "single_label_classification"
+    assert AutoTokenizer.from_pretrained(folder).model_max_length == 128
+    assert (folder / "model.safetensors").is_file()
+    assert not list(folder.glob("*.bin"))
+
+
+def test_metrics_have_a_line_an_update_and_the_rate_ends_near_zero(trained: Callable[[str], Path]) -> None:
+    written = lines(trained("sst2"))
+    assert [line["update"] for line in written] == list(range(1, len(written) + 1))
+    assert written[-1]["examples"] == 200
+    assert written[-1]["epoch"] == 1.0
+    assert 0 < written[-1]["learning_rate"] < 0.3 * max(line["learning_rate"] for line in written)
+    assert written[0]["divergence"] == 0 < written[-1]["divergence"]  # the noise starts half way
+    for line in written:
+        assert line["loss"] == pytest.approx(line["task_loss"] + line["divergence"], rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+@pytest.mark.parametrize("method", ["plain", "scala"])
+def test_it_learns(tokenized: Callable[[str], Path], tmp_path: Path, method: Any, optimizer: Any) -> None:
+    rate = {"adamw": 3e-3, "lamb": 3e-2}[optimizer]
+    arguments = {**QUICK, "num_epochs": 25, "global_batch_size": 32, "learning_rate": rate, "dropout": 0.0}
+    train(data_dir=tokenized("sst2"), output_dir=tmp_path / "m", method=method, optimizer=optimizer, **arguments)
+    losses = [line["loss"] for line in lines(tmp_path / "m")]
+    assert losses[0] == pytest.approx(0.69, abs=0.02)
+    assert sum(losses[-10:]) / 10 < 0.55
+
+
+def test_scores_are_learnt_as_a_regression(trained: Callable[[str], Path]) -> None:
+    config = AutoConfig.from_pretrained(trained("stsb"))
+    assert (config.problem_type, config.num_labels) == ("regression", 1)
+
+
+def test_the_same_command_gives_the_same_bytes(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        train(data_dir=tokenized("sst2"), output_dir=tmp_path / name, perturbation_start=0.0, **QUICK)
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.parametrize("method", ["plain", "scala"])
+def test_the_micro_batch_changes_nothing(tokenized: Callable[[str], Path], tmp_path: Path, method: Any) -> None:
+    for size in (3, 64):
+        train(
+            data_dir=tokenized("sst2"), output_dir=tmp_path / str(size), method=method, dropout=0.0, per_device_batch_size=size,
+            perturbation_start=0.0, precision="fp32", **QUICK,
+        )  # fmt: skip
+    one, two = (lines(tmp_path / name) for name in ("3", "64"))
+    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=1e-5)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("3", "64")]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_bf16_stays_close_to_fp32(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
+    for precision in ("bf16", "fp32"):
+        train(data_dir=tokenized("rte"), output_dir=tmp_path / precision, dropout=0.0, precision=precision, **QUICK)  # type: ignore[arg-type]
+    one, two = ([line["loss"] for line in lines(tmp_path / name)] for name in ("bf16", "fp32"))
+    assert one == pytest.approx(two, abs=0.02)
+    assert one != two
+
+
+def test_a_second_call_is_cached(trained: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = trained("sst2")
+    capsys.readouterr()
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    assert trained("sst2") == folder
+    assert (folder / "manifest.json").stat().st_mtime_ns == before
+    assert "cached" in capsys.readouterr().out
+
+
+def test_the_default_batch_leaves_sixty_updates_an_epoch() -> None:
+    assert [default_batch_size(rows) for rows in (635, 2490, 5749, 8551, 67349, 392702)] == [32, 32, 64, 128, 1024, 1024]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_epochs": 0}, "num_epochs is 0"),
+        ({"global_batch_size": -1}, "global_batch_size is -1"),
+        ({"per_device_batch_size": 0}, "per_device_batch_size is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"warmup_ratio": 2.0}, "warmup_ratio is 2.0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"perturbation_radius": -1.0}, "perturbation_radius is -1.0"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup_ratio": 0.0}, "lower the learning rate"),
+        ({"model": "/absent/model"}, "cannot load model '/absent/model'"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_leave_nothing(
+    tokenized: Callable[[str], Path], tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(data_dir=tokenized("sst2"), output_dir=tmp_path / "m", **{**QUICK, **arguments})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_with_other_tokens_than_the_data_is_refused(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="was tokenized for tiny, whose tokens minilm does not share"):
+        train(data_dir=tokenized("sst2"), output_dir=tmp_path / "m", **{**QUICK, "model": "minilm"})
+
+
+def test_data_without_a_train_split_is_refused(tmp_path: Path) -> None:
+    tokenize(task="ax", source="sample", model="tiny", output_dir=tmp_path / "ax", num_sample_rows=20)
+    with pytest.raises(UserError, match="no train split"):
+        train(data_dir=tmp_path / "ax", output_dir=tmp_path / "m", **QUICK)
+
+
+def test_a_model_folder_without_tokenizer_is_refused(trained: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(trained("sst2"), tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(UserError, match="has no tokenizer"):
+        tokenize(task="sst2", source="sample", model=str(tmp_path / "model"), output_dir=tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_trained_folder_can_be_trained_further(trained: Callable[[str], Path], tmp_path: Path) -> None:
+    """Intermediate-task training: from a three-way head to a two-way one, with the tokenizer that came along."""
+    model = str(trained("mnli"))
+    tokenize(task="rte", source="sample", model=model, output_dir=tmp_path / "d", num_sample_rows=40)
+    train(data_dir=tmp_path / "d", output_dir=tmp_path / "m", **{**QUICK, "model": model})
+    assert AutoConfig.from_pretrained(tmp_path / "m").num_labels == 2
