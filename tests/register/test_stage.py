@@ -15,6 +15,11 @@ from components.register.stage import register
 from components.tasks import TASKS
 
 
+def _examples(folder: Path) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = json.loads((folder / "examples.json").read_text())["rows"]
+    return rows
+
+
 @pytest.mark.parametrize("task", ["sst2", "mnli", "stsb"])
 def test_a_registered_model_takes_raw_text_and_answers_with_labels(
     tracking: str, trained: Callable[[str], Path], evaluated: Callable[[str], Path], task: str
@@ -39,13 +44,14 @@ def test_the_version_says_what_it_is(tracking: str, trained: Callable[[str], Pat
     registered = register(model_dir=trained("rte"), evaluation_dir=evaluated("rte"), name="my-rte", alias="candidate")
     version = mlflow.MlflowClient().get_model_version_by_alias("my-rte", "candidate")
     manifest = json.loads((trained("rte") / "manifest.json").read_text())
-    assert (version.version, version.run_id) == (registered["version"], registered["run_id"])
+    assert (str(version.version), version.run_id) == (registered["version"], registered["run_id"])
     assert version.tags["digest.model"] == manifest["digest"]
     assert version.tags["digest.data"] == manifest["inputs"]["data"]
     assert json.loads(version.tags["labels"]) == ["entailment", "not_entailment"]
     info = mlflow.models.get_model_info(registered["model_uri"])
     assert [column.name for column in info.signature.inputs] == ["sentence1", "sentence2"]
-    assert info.load_input_example(registered["model_uri"])["sentence1"].tolist()[0].startswith("")
+    example = mlflow.pyfunc.load_model(registered["model_uri"]).input_example
+    assert example["sentence1"].tolist() == [row["sentence1"] for row in _examples(evaluated("rte"))]
     requirements = Path(mlflow.artifacts.download_artifacts(f"{registered['model_uri']}/requirements.txt")).read_text()
     assert "torch==" in requirements
     assert "+cpu" not in requirements

@@ -1,6 +1,7 @@
 """ScaLA against its formula: a slow reference in float64, written from the equations and not from our code."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from components.train.methods import Progress, task_losses
 from components.train.methods.plain import Plain
 from components.train.methods.scala import Scala, mutual_kl, project, random_noise, symmetric_kl
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 16,
     "num_hidden_layers": 2,

@@ -1,0 +1,118 @@
+"""The whole pipeline on this machine, through the command a user types."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from support import ROOT, run_module
+
+SMALL = ["adapt", "--source", "sample", "--num-sample-rows", "120", "--model", "tiny", "--log-interval", "1"]
+
+
+def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
+    done = run_module(
+        "pipelines.local", *SMALL, "--task", "rte", "--num-epochs", 1, "--num-processes", 2, "--runs-dir", tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = dict(re.findall(r"^(\w+) {2,}(.*)$", done.stdout, re.MULTILINE))
+    assert re.match(r"0\.\d{4} \(majority 0\.\d{4}, bag of words 0\.\d{4}\)", shown["score"])
+    assert Path(shown["report"]).is_file()
+    assert "2 rank(s)" in done.stdout
+    assert "KFP Executor" not in done.stdout
+    assert "KFP Executor" in next(tmp_path.glob("*/run.log")).read_text()
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert shown["MLflow"].endswith(f"mlflow ui --backend-store-uri {uri}")
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("adapt")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    (parent,) = (run for run in runs.values() if "mlflow.parentRunId" not in run.data.tags)
+    assert {name for name, run in runs.items() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id} == {
+        "tokenize",
+        "train",
+        "evaluate",
+        "register",
+    }
+    assert parent.data.metrics["score"] == pytest.approx(float(shown["score"].split()[0]), abs=1e-4)
+    losses = client.get_metric_history(runs["train"].info.run_id, "loss")
+    assert [point.step for point in losses] == [1, 2, 3, 4]
+    assert runs["train"].data.params["method"] == "scala"
+    version = client.get_model_version_by_alias("glue-rte", "challenger")
+    assert shown["model"] == f"models:/glue-rte/{version.version}, alias challenger"
+    assert version.run_id == runs["register"].info.run_id
+    assert version.tags["digest.data"] == runs["tokenize"].data.tags["digest.output"]
+    assert version.tags["digest.model"] == runs["train"].data.tags["digest.output"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "sst3"], "error: unknown task 'sst3': choose one of cola, sst2"),
+        (["--task", "sst2", "--method", "skala"], 'error: Invalid value "skala" for --method'),
+        (["--task", "sst2", "--perturbation-radius", "-1"], "error: perturbation_radius is -1.0: give 0 or more"),
+    ],
+)
+def test_a_users_mistake_ends_with_its_line_and_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = run_module("pipelines.local", *SMALL, *arguments, "--runs-dir", tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3
+    assert "Traceback" not in done.stdout + done.stderr
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert client.search_registered_models() == []
+
+
+@pytest.mark.parametrize(
+    "arguments", ["adapt --task", "adapt --task sst2", "adept", "adapt --epochs 3", "adapt --num-epochs many"]
+)
+def test_a_wrong_command_line_is_one_line(arguments: str) -> None:
+    done = run_module("pipelines.local", *arguments.split())
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_help_lists_the_pipelines_and_their_parameters() -> None:
+    assert "adapt" in run_module("pipelines.local", "--help").stdout
+    text = run_module("pipelines.local", "adapt", "--help").stdout
+    assert "--perturbation-radius" in text
+    assert "--num-processes" in text
+
+
+def test_sigterm_ends_every_process_and_leaves_no_half_output(tmp_path: Path) -> None:
+    arguments = [*SMALL, "--task", "sst2", "--num-epochs", "100000", "--runs-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "pipelines.local", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "update 3:" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+    for _ in range(100):
+        partial = list(tmp_path.rglob("*.partial"))
+        alive = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout.split()
+        if not partial and not alive:
+            break
+        time.sleep(0.1)
+    assert (partial, [pid for pid in alive if pid != str(os.getpid())]) == ([], [])
+
+
+@pytest.mark.slow
+@pytest.mark.glue
+@pytest.mark.parametrize(("task", "floor"), [("rte", 0.5), ("cola", 0.1), ("stsb", 0.75)])
+def test_real_glue_with_minilm(glue_dir: Path, tmp_path: Path, task: str, floor: float) -> None:
+    arguments = ["adapt", "--task", task, "--source", glue_dir, "--model", "minilm", "--runs-dir", tmp_path]
+    done = run_module("pipelines.local", *arguments, timeout=3600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    match = re.search(r"^score +(\S+)", done.stdout, re.MULTILINE)
+    assert match
+    assert float(match[1]) > floor
