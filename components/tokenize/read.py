@@ -3,25 +3,23 @@
 Labels are int64 class numbers or float32 scores, -1 where a split has none (the Hugging Face convention).
 """
 
-import csv
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from components.artifacts import file_digest
 from components.errors import UserError
 from components.tasks import UNLABELLED, Task, find_task
+from components.tokenize.files import SUFFIXES, check_columns, column_names, find_split, read_columns, unquoted_rows
 from components.tokenize.sample import generate
 
 HUB_REPOSITORY = "nyu-mll/glue"
-SUFFIXES = (".parquet", ".csv", ".tsv")
 HELD_OUT = 0.1  # of own data that has no validation split
-CONVENTIONAL_LABELS = ("label", "labels")
+LABEL = "label"
 
 Texts = dict[str, pa.Table]
 
@@ -59,7 +57,7 @@ def read_source(
     found = Source(find_task(name))
     if source == "sample":
         rows = generate(found.task, num_sample_rows, seed)
-        raw = {split: _table(found.task, split, *zip(*rows[split], strict=True)) for split in rows}
+        raw = {split: _table(found.task, *zip(*rows[split], strict=True)) for split in rows}
     elif source == "hub" or source.startswith("hub:"):
         raw = _read_hub(found, source.removeprefix("hub").removeprefix(":") or HUB_REPOSITORY)
     elif path.is_dir():
@@ -78,117 +76,49 @@ def read_source(
 def _read_folder(found: Source, folder: Path, skip_malformed_rows: bool) -> Texts:
     task = found.task
     for base in (folder / task.name, folder / task.folder, folder):
-        official = {split: base / file for split, file in task.files.items() if (base / file).is_file()}
-        if official:
-            tables = {split: _read_official(found, split, path, skip_malformed_rows) for split, path in official.items()}
-        else:
-            files = {split: _split_files(base, split) for split in task.files}
-            tables = {split: _read_tables(task, split, paths) for split, paths in files.items() if paths}
-            official = {path.name: path for paths in files.values() for path in paths}
-        if tables:
-            found.inputs = {path.relative_to(folder).as_posix(): file_digest(path) for path in official.values()}
-            return tables
+        official = {split: [base / file] for split, file in task.files.items() if (base / file).is_file()}
+        files = official or {split: paths for split in task.files if (paths := find_split(base, split))}
+        if files:
+            found.inputs = {
+                path.relative_to(folder).as_posix(): file_digest(path) for paths in files.values() for path in paths
+            }
+            if official:
+                return {split: _read_official(found, split, path, skip_malformed_rows) for split, (path,) in files.items()}
+            return {split: _read_parts(task, split, paths) for split, paths in files.items()}
     raise UserError(
         f"{folder} has no '{task.name}': expected {task.folder}/{next(iter(task.files.values()))} (official layout) "
         f"or {task.name}/{next(iter(task.files))}.parquet or .csv (Hugging Face schema)"
     )
 
 
-def _split_files(folder: Path, split: str) -> list[Path]:
-    """`train.parquet`, or the hub's own `train-00000-of-00002.parquet` and so on."""
-    for suffix in SUFFIXES:
-        if paths := sorted([*folder.glob(f"{split}{suffix}"), *folder.glob(f"{split}-*-of-*{suffix}")]):
-            return paths
-    return []
-
-
 def _read_official(found: Source, split: str, path: Path, skip_malformed_rows: bool) -> pa.Table:
-    """One of GLUE's own TSV files: tab-separated, unquoted, with a header line but for CoLA's labelled files."""
+    """One of GLUE's own TSV files: with a header line, but for CoLA's labelled ones."""
     task = found.task
     text_names = task.official_text or task.text_columns
     labelled = not split.startswith("test")
-    texts, labels = [], []
-    rows = _fields(path, task.header if labelled else ())
+    rows = unquoted_rows(path, task.header if labelled else ())
     header = next(rows, (0, []))[1]
     wanted = [*text_names, task.official_label] if labelled else list(text_names)
-    if missing := [name for name in wanted if name not in header]:
-        raise UserError(f"{path}: no column {', '.join(missing)}; it has {', '.join(header)}")
+    check_columns(path, wanted, header)
     positions = [header.index(name) for name in wanted]
+    texts, labels = [], []
     for line, row in rows:
-        if len(row) != len(header) and not skip_malformed_rows:
-            raise UserError(
-                f"{path}:{line}: {len(row)} fields instead of {len(header)}: mend the line or pass --skip-malformed-rows"
-            )
-        if len(row) != len(header):
+        if len(row) == len(header):
+            texts.append(tuple(row[position] for position in positions[: len(text_names)]))
+            labels.append(_number(task, row[positions[-1]], f"{path}:{line}") if labelled else UNLABELLED)
+        elif skip_malformed_rows:
             found.num_skipped += 1
-            continue
-        texts.append(tuple(row[position] for position in positions[: len(text_names)]))
-        labels.append(_number(task, row[positions[-1]], f"{path}:{line}") if labelled else UNLABELLED)
-    return _table(task, split, texts, labels)
+        else:
+            mend = "mend the line or pass --skip-malformed-rows"
+            raise UserError(f"{path}:{line}: {len(row)} fields instead of {len(header)}: {mend}")
+    return _table(task, texts, labels)
 
 
-def _fields(path: Path, header: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of an unquoted TSV; `header` first where the file has none of its own."""
-    if header:
-        yield 0, list(header)
-    with path.open(encoding="utf-8", newline="\n") as file:
-        try:
-            for line, text in enumerate(file, 1):
-                yield line, text.rstrip("\r\n").split("\t")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-
-
-def _read_tables(task: Task, split: str, paths: Sequence[Path]) -> pa.Table:
-    """Parquet or CSV in the Hugging Face schema."""
-    return pa.concat_tables([_read_table(path, (*task.text_columns, *_label_of(task, split, path)), task) for path in paths])
-
-
-def _label_of(task: Task, split: str, path: Path) -> tuple[str, ...]:
-    has_none = split.startswith("test") and task.label_column not in _column_names(path)
-    return () if has_none else (task.label_column,)
-
-
-def _column_names(path: Path) -> list[str]:
-    if path.suffix == ".parquet":
-        return list(_open_parquet(path).schema_arrow.names)
-    return next(iter(_csv_rows(path)), (0, []))[1]
-
-
-def _open_parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of a quoted CSV or TSV, its header first."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-        try:
-            for row in reader:
-                yield reader.line_num, row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}:{reader.line_num + 1}: {error}") from None
-
-
-def _read_table(path: Path, columns: Sequence[str], task: Task) -> pa.Table:
-    """`columns` of one file, texts first, as {text columns of the task, label}. Values are as the file has them."""
-    names = _column_names(path)
-    if missing := [name for name in columns if name not in names]:
-        raise UserError(f"{path}: no column {', '.join(missing)}; it has {', '.join(names)}")
-    if path.suffix == ".parquet":
-        table = _open_parquet(path).read(columns=list(columns))
-        return table.select(list(columns)).rename_columns([*task.text_columns, "label"][: len(columns)])
-    positions = [names.index(name) for name in columns]
-    values: list[list[str]] = [[] for _ in columns]
-    for line, row in _csv_rows(path):
-        if len(row) != len(names):
-            raise UserError(f"{path}:{line}: {len(row)} fields instead of {len(names)}: mend the line")
-        for column, position in zip(values, positions, strict=True):
-            column.append(row[position])
-    return pa.table({name: column[1:] for name, column in zip([*task.text_columns, "label"], values, strict=False)})
+def _read_parts(task: Task, split: str, paths: Sequence[Path]) -> pa.Table:
+    """Parquet or CSV in the Hugging Face schema; a test split may be without labels."""
+    has_labels = not split.startswith("test") or LABEL in column_names(paths[0])
+    columns = [*task.text_columns, LABEL] if has_labels else list(task.text_columns)
+    return pa.concat_tables([read_columns(path, columns) for path in paths])
 
 
 # --- the hub ---
@@ -207,7 +137,7 @@ def _read_hub(found: Source, repository: str) -> Texts:
     tables = {split: loaded[split].with_format("arrow")[:] for split in task.files if split in loaded}
     for split, table in tables.items():
         found.inputs[f"{repository}/{task.name}/{split}"] = _content_digest(table)
-    return {split: table.select([*task.text_columns, "label"]) for split, table in tables.items()}
+    return {split: table.select([*task.text_columns, LABEL]) for split, table in tables.items()}
 
 
 def _content_digest(table: pa.Table) -> str:
@@ -230,19 +160,19 @@ def _read_own(name: str, path: Path, text_columns: tuple[str, ...], label_column
     if len(text_columns) > 2:
         raise UserError(f"--text-columns names {len(text_columns)} columns: give one, or two for sentence pairs")
     if path.is_dir():
-        files = {split: paths for split in ("train", "validation", "test") if (paths := _split_files(path, split))}
+        files = {split: paths for split in ("train", "validation", "test") if (paths := find_split(path, split))}
         if "train" not in files:
             raise UserError(f"{path} has no train.parquet, train.csv or train.tsv")
     elif path.is_file() and path.suffix in SUFFIXES:
         files = {"train": [path]}
     else:
         raise UserError(f"no file '{path}': give a {', '.join(SUFFIXES)} file, or a folder with a train file")
-    bare = Task(name, text_columns, (), ())
+    names = [*text_columns, LABEL]
     raw = {
-        split: pa.concat_tables([_read_table(part, (*text_columns, label_column), bare) for part in parts])
+        split: pa.concat_tables([read_columns(part, (*text_columns, label_column)).rename_columns(names) for part in parts])
         for split, parts in files.items()
     }
-    task = _own_task(name, text_columns, raw["train"]["label"], path)
+    task = _own_task(name, text_columns, raw["train"][LABEL], path)
     found = Source(task, inputs={part.name: file_digest(part) for parts in files.values() for part in parts})
     found.splits = {split: _check(task, split, table) for split, table in raw.items()}
     if "validation" not in found.splits:
@@ -280,7 +210,7 @@ def _float(value: str) -> float | None:
 # --- what every source ends as ---
 
 
-def _table(task: Task, split: str, texts: Sequence[Sequence[str]], labels: Sequence[float]) -> pa.Table:
+def _table(task: Task, texts: Sequence[Sequence[str]], labels: Sequence[float]) -> pa.Table:
     columns = zip(*texts, strict=True) if texts else ([] for _ in task.text_columns)
     return pa.table({**dict(zip(task.text_columns, columns, strict=True)), "label": labels})
 

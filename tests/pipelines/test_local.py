@@ -86,24 +86,33 @@ def test_help_lists_the_pipelines_and_their_parameters() -> None:
     assert "--num-processes" in text
 
 
-def test_sigterm_ends_every_process_and_leaves_no_half_output(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", ["SIGTERM", "Ctrl-C"])
+def test_stopping_ends_every_process_and_leaves_no_half_output(tmp_path: Path, stop: str) -> None:
     arguments = [*SMALL, "--task", "sst2", "--num-epochs", "100000", "--runs-dir", str(tmp_path)]
     command = [sys.executable, "-m", "pipelines.local", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
         for line in process.stdout:
             if "update 3:" in line:
                 break
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-    assert process.returncode == 143
+        if stop == "SIGTERM":
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == {"SIGTERM": 143, "Ctrl-C": 130}[stop]
+    assert "Traceback" not in errors
     for _ in range(100):
         partial = list(tmp_path.rglob("*.partial"))
         alive = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout.split()
         if not partial and not alive:
             break
         time.sleep(0.1)
-    assert (partial, [pid for pid in alive if pid != str(os.getpid())]) == ([], [])
+    assert (partial, alive) == ([], [])
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("adapt")
+    assert experiment is not None
+    assert {run.info.status for run in client.search_runs([experiment.experiment_id])} <= {"FAILED", "FINISHED"}
 
 
 @pytest.mark.slow

@@ -1,0 +1,86 @@
+"""One file of texts: GLUE's unquoted TSV, CSV and TSV with quotes, Parquet. What is wrong is named with its file and line."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.errors import UserError
+
+SUFFIXES = (".parquet", ".csv", ".tsv")
+
+
+def find_split(folder: Path, split: str) -> list[Path]:
+    """`train.parquet`, or the hub's own `train-00000-of-00002.parquet` and so on; nothing where there is no such split."""
+    for suffix in SUFFIXES:
+        if paths := sorted([*folder.glob(f"{split}{suffix}"), *folder.glob(f"{split}-*-of-*{suffix}")]):
+            return paths
+    return []
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a Parquet, CSV or TSV file."""
+    if path.suffix == ".parquet":
+        return list(_open_parquet(path).schema_arrow.names)
+    return next(_quoted_rows(path), (0, []))[1]
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """`columns` of a Parquet, CSV or TSV file, in this order; from CSV and TSV all values are strings.
+
+    Raises:
+        UserError: a column that is not there, a row with the wrong number of fields, bytes that are no such file.
+    """
+    names = column_names(path)
+    check_columns(path, columns, names)
+    if path.suffix == ".parquet":
+        return _open_parquet(path).read(columns=list(columns)).select(list(columns))
+    rows = _quoted_rows(path)
+    next(rows)
+    positions = [names.index(name) for name in columns]
+    values: list[list[str]] = [[] for _ in columns]
+    for line, row in rows:
+        if len(row) != len(names):
+            raise UserError(f"{path}:{line}: {len(row)} fields instead of {len(names)}: mend the line")
+        for column, position in zip(values, positions, strict=True):
+            column.append(row[position])
+    return pa.table([pa.array(column, pa.string()) for column in values], names=list(columns))
+
+
+def unquoted_rows(path: Path, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of one of GLUE's own TSV files, where a quote is text; first `header`, if the file has none."""
+    if header:
+        yield 0, list(header)
+    with path.open(encoding="utf-8", newline="\n") as file:
+        try:
+            for line, text in enumerate(file, 1):
+                yield line, text.rstrip("\r\n").split("\t")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def check_columns(path: Path, wanted: Sequence[str], there: Sequence[str]) -> None:
+    """UserError where a wanted column is missing."""
+    if missing := [name for name in wanted if name not in there]:
+        raise UserError(f"{path}: no column {', '.join(missing)}; it has {', '.join(there) or 'none'}")
+
+
+def _quoted_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of a CSV or TSV with quotes, its header first; empty lines left out."""
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+        try:
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{path}:{reader.line_num + 1}: {error}") from None
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
