@@ -22,9 +22,9 @@ run: $(READY) ## text to registered model on this machine: MiniLM, ScaLA, a gene
 	  --global-batch-size 64 --learning-rate 2e-4 --num-epochs 3
 
 test: lint ## lint, type-check and test
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
-lint: $(READY)
+lint: $(READY) ## lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -101,6 +101,10 @@ class Artifact:
         try:
             yield folder
             _write_manifest(folder, self.key, time.monotonic() - started)
+            mode = (folder / FILE).stat().st_mode
+            for path in folder.rglob("*"):
+                if path.is_file():  # safetensors writes for the owner alone, whatever the umask says
+                    path.chmod(mode)
             os.replace(folder, self.path)  # onto nothing, or an empty directory
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -58,6 +58,7 @@ def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
     folder = runs_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     tracking_uri = _tracking_uri(arguments["tracking_uri"], arguments["experiment"], runs_dir)
     os.environ |= {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    os.environ.pop("MLFLOW_RUN_ID", None)  # not a run that Kubeflow opened for one of our tasks
     signal.signal(signal.SIGTERM, _stop_children)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
     try:

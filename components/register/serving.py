@@ -6,7 +6,6 @@ regression.
 """
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,6 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 BATCH_SIZE = 64
-
-# MLflow would take types on predict for the signature; the stage gives it a better one.
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 
 
 class TextClassifier(PythonModel):  # type: ignore[misc]  # MLflow's class is untyped

@@ -4,6 +4,7 @@ Labels are int64 class numbers or float32 scores, -1 where a split has none (the
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ class Source:
     splits: Texts = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     """File -> sha256."""
+    places: dict[str, str] = field(default_factory=dict)
+    """Split -> how to name it to the user."""
     num_skipped: int = 0
     """Malformed rows left out, on request."""
 
@@ -66,7 +69,7 @@ def read_source(
         raise UserError(f"{path} is a file: to use it as your own data give --text-columns and --label-column")
     else:
         raise UserError(f"no source '{source}': give a folder, a file, 'hub' or 'sample'")
-    found.splits = {split: _check(found.task, split, table) for split, table in raw.items()}
+    found.splits = {split: _check(found, split, table) for split, table in raw.items()}
     return found
 
 
@@ -79,6 +82,7 @@ def _read_folder(found: Source, folder: Path, skip_malformed_rows: bool) -> Text
         official = {split: [base / file] for split, file in task.files.items() if (base / file).is_file()}
         files = official or {split: paths for split in task.files if (paths := find_split(base, split))}
         if files:
+            found.places = {split: str(paths[0]) for split, paths in files.items() if len(paths) == 1}
             found.inputs = {
                 path.relative_to(folder).as_posix(): file_digest(path) for paths in files.values() for path in paths
             }
@@ -142,12 +146,10 @@ def _read_hub(found: Source, repository: str) -> Texts:
 
 def _content_digest(table: pa.Table) -> str:
     """sha256 of the rows, in Arrow's stream format."""
-    digest = hashlib.sha256()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
-    digest.update(sink.getvalue())
-    return digest.hexdigest()
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 # --- own data ---
@@ -174,7 +176,8 @@ def _read_own(name: str, path: Path, text_columns: tuple[str, ...], label_column
     }
     task = _own_task(name, text_columns, raw["train"][LABEL], path)
     found = Source(task, inputs={part.name: file_digest(part) for parts in files.values() for part in parts})
-    found.splits = {split: _check(task, split, table) for split, table in raw.items()}
+    found.places = {split: str(parts[0]) for split, parts in files.items() if len(parts) == 1}
+    found.splits = {split: _check(found, split, table) for split, table in raw.items()}
     if "validation" not in found.splits:
         train = found.splits.pop("train")
         order = list(range(len(train)))
@@ -215,22 +218,23 @@ def _table(task: Task, texts: Sequence[Sequence[str]], labels: Sequence[float]) 
     return pa.table({**dict(zip(task.text_columns, columns, strict=True)), "label": labels})
 
 
-def _check(task: Task, split: str, table: pa.Table) -> pa.Table:
+def _check(found: Source, split: str, table: pa.Table) -> pa.Table:
     """The table with labels as numbers and `idx`, the row number; UserError for the first row that does not fit."""
+    task = found.task
+    where = found.places.get(split, f"the {split} split of '{task.name}'")
     if len(table) == 0:
-        raise UserError(f"the {split} split of '{task.name}' is empty")
+        raise UserError(f"{where}: no rows, the {split} split is empty")
     for column in task.text_columns:
         if not pa.types.is_string(table[column].type) and not pa.types.is_large_string(table[column].type):
-            raise UserError(f"the {split} split of '{task.name}': column {column} is {table[column].type}, not text")
+            raise UserError(f"{where}: column {column} is {table[column].type}, not text")
         if table[column].null_count:
             row = table[column].to_pylist().index(None)
-            raise UserError(f"the {split} split of '{task.name}', row {row}: column {column} is empty (null)")
+            raise UserError(f"{where}, row {row}: column {column} is empty (null)")
     if "label" in table.column_names:
-        where = f"the {split} split of '{task.name}', row "
         raw = table["label"].to_pylist()
         unlabelled = split.startswith("test")
         labels = [
-            UNLABELLED if unlabelled and _is_unlabelled(value) else _number(task, value, f"{where}{row}")
+            UNLABELLED if unlabelled and _is_unlabelled(value) else _number(task, value, f"{where}, row {row}")
             for row, value in enumerate(raw)
         ]
     else:
@@ -248,8 +252,8 @@ def _number(task: Task, value: object, where: str) -> float:
     """A label as its number: a class by name or number, or a score within the task's range."""
     number = _float(str(value))
     if task.is_regression:
-        low, high = task.label_range or (float("-inf"), float("inf"))
-        if number is None or not low <= number <= high:  # also refuses NaN
+        low, high = task.label_range or (-math.inf, math.inf)
+        if number is None or not math.isfinite(number) or not low <= number <= high:
             raise UserError(f"{where}: label '{value}' is no number from {low:g} to {high:g}")
         return number
     if str(value) in task.label_names:
