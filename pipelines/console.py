@@ -45,7 +45,7 @@ class _Filter(io.TextIOBase):
 
     def _show(self, line: str) -> None:
         if started := STARTED.search(line):
-            print(f"\n{started[1]}", file=self.terminal, flush=True)
+            self._tell(f"\n{started[1]}")
             self.in_stage = True
         elif " finished with status " in line:
             self.in_stage = False
@@ -54,4 +54,8 @@ class _Filter(io.TextIOBase):
         elif "Got executor_input:" in line:
             self.in_json = True
         elif self.in_stage and not NOISE.search(line):
-            print(f"  {line.removeprefix(INDENT)}", file=self.terminal, flush=True)
+            self._tell(f"  {line.removeprefix(INDENT)}")
+
+    def _tell(self, line: str) -> None:
+        self.terminal.write(f"{line}\n")  # not print: kfp has put its own in its place, which indents
+        self.terminal.flush()

@@ -27,9 +27,11 @@ class TextClassifier(PythonModel):  # type: ignore[misc]  # MLflow's class is un
         self.tokenizer = AutoTokenizer.from_pretrained(folder)  # with the max_length of the training data
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="float32").eval()
 
-    def predict(self, context, model_input, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         columns: list[str] = self.task["text_columns"]
-        texts = pd.DataFrame(model_input)
+        texts = pd.DataFrame(model_input)  # MLflow hands a list of strings on as it is
         if len(columns) == 1 and texts.shape[1] == 1:
             texts.columns = pd.Index(columns)
         if missing := [column for column in columns if column not in texts]:

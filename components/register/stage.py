@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +44,6 @@ def register(
     # Seconds to import: `--help` and the checks above need not wait.
     import mlflow
 
-    # It asks for types on predict, to guess a signature from; we give it the signature.
-    warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method", category=UserWarning)
     if not sys.stderr.isatty():
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     results = json.loads((evaluation_dir / METRICS).read_text())

@@ -23,7 +23,9 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     shown = dict(re.findall(r"^(\w+) {2,}(.*)$", done.stdout, re.MULTILINE))
     assert re.match(r"0\.\d{4} \(majority 0\.\d{4}, bag of words 0\.\d{4}\)", shown["score"])
     assert Path(shown["report"]).is_file()
-    assert "2 rank(s)" in done.stdout
+    assert re.search(
+        r"^train\n  train: scala, .* 2 rank\(s\) on cpu\n(  update \d+: .*\n){4}\nevaluate\n", done.stdout, re.MULTILINE
+    )
     assert "KFP Executor" not in done.stdout
     assert "KFP Executor" in next(tmp_path.glob("*/run.log")).read_text()
 
