@@ -88,12 +88,22 @@ def load_model(model: str, task: Task, vocabulary_size: int, dropout: float) -> 
     config.problem_type = "regression" if task.is_regression else "single_label_classification"
     if model == "tiny":
         return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+    loaded: PreTrainedModel
     try:
-        loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            find_model(model), config=config, attn_implementation="sdpa", dtype="float32", ignore_mismatched_sizes=True
+        loaded, report = AutoModelForSequenceClassification.from_pretrained(
+            find_model(model),
+            config=config,
+            attn_implementation="sdpa",
+            dtype="float32",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         raise _cannot_load(model, error) from None
+    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    body = f"{loaded.base_model_prefix}."
+    if lost := sorted(key for key in absent if key.startswith(body) and ".pooler." not in key):
+        raise UserError(f"{model} has no weights for {len(lost)} tensors of its {config.model_type} body, such as {lost[0]}")
     embeddings = loaded.get_input_embeddings().weight.shape[0]  # type: ignore[index]
     if embeddings < vocabulary_size:
         raise UserError(f"{model} has {embeddings} word embeddings, the data's tokenizer {vocabulary_size} tokens: they differ")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
 
 from components.errors import UserError
@@ -138,6 +138,19 @@ def test_a_model_folder_without_tokenizer_is_refused(trained: Callable[[str], Pa
     with pytest.raises(UserError, match="has no tokenizer"):
         tokenize(task="sst2", source="sample", model=str(tmp_path / "model"), output_dir=tmp_path / "d")
     assert not (tmp_path / "d").exists()
+
+
+def test_a_checkpoint_without_its_body_is_refused(
+    trained: Callable[[str], Path], tokenized: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """transformers would make the missing layers up, and training would go on from noise."""
+    shutil.copytree(trained("sst2"), tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if ".layer.1." not in name}
+    save_file(kept, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"has no weights for 16 tensors of its bert body, such as bert\.encoder\.layer\.1\."):
+        train(data_dir=tokenized("sst2"), output_dir=tmp_path / "m", **{**QUICK, "model": str(tmp_path / "model")})
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_trained_folder_can_be_trained_further(trained: Callable[[str], Path], tmp_path: Path) -> None:
