@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from support import ROOT, run_module
+from support import ROOT, heed_interrupts, run_module
 
 SMALL = ["adapt", "--source", "sample", "--num-sample-rows", "120", "--model", "tiny", "--log-interval", "1"]
 
@@ -92,7 +92,7 @@ def test_help_lists_the_pipelines_and_their_parameters() -> None:
 def test_stopping_ends_every_process_and_leaves_no_half_output(tmp_path: Path, stop: str) -> None:
     arguments = [*SMALL, "--task", "sst2", "--num-epochs", "100000", "--runs-dir", str(tmp_path)]
     command = [sys.executable, "-m", "pipelines.local", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_interrupts}
     with subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
         for line in process.stdout:
             if "update 3:" in line:

@@ -1,7 +1,6 @@
 """Two ranks under torchrun are one rank: the same losses and weights, with one all-reduce of gradients an update."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import ROOT
+from support import ROOT, heed_interrupts
 
 from components.errors import UserError
 from components.launch.torchrun import launch
@@ -59,7 +58,7 @@ def test_what_a_rank_has_to_say_reaches_the_launcher(tokenized: Callable[[str], 
 def test_a_stopped_run_leaves_nothing(tokenized: Callable[[str], Path], tmp_path: Path, stop: signal.Signals) -> None:
     flags = ["--data-dir", tokenized("sst2"), "--model", "tiny", "--output-dir", tmp_path / "m", "--num-epochs", "10000"]
     command = [sys.executable, "-m", "components.train", *map(str, flags)]
-    with subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:
         assert process.stderr is not None
         while "update" not in process.stderr.readline():
             time.sleep(0.01)
