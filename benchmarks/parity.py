@@ -18,7 +18,7 @@ import torch
 from components import cli
 from components.errors import UserError
 from components.evaluate.metrics import measure, score
-from components.evaluate.stage import _predict
+from components.evaluate.stage import predict
 from components.models import find_model, load_tokenizer
 from components.tasks import TASKS
 from components.tokenize.stage import TOKENIZER, tokenize
@@ -133,7 +133,7 @@ def _trainer(data_dir: Path, output_dir: Path, model: str, num_epochs: int, lear
 
 def _score(model: torch.nn.Module, data_dir: Path) -> float:
     rows = read_split(data_dir / "validation.parquet")
-    _, predictions = _predict(model.eval(), rows, 0, TASK, "the held-out rows")
+    _, predictions = predict(model.eval(), rows, 0, TASK, "the held-out rows")
     return score(measure(TASK, rows.labels.numpy(), predictions))
 
 

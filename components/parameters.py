@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Method = Literal["scala", "plain"]
+Method = Literal["scala", "plain", "rdrop", "pgd", "freelb", "smart"]
 Optimizer = Literal["adamw", "lamb"]
-Precision = Literal["auto", "bf16", "fp32"]
+Scaling = Literal["sqrt", "linear", "none"]
+Precision = Literal["auto", "bf16", "fp16", "fp32", "fp64"]
+PerturbationNorm = Literal["l2", "linf"]
+PerturbationScope = Literal["sequence", "token"]
+Divergence = Literal["symmetric_kl", "kl", "js", "mse", "label"]
+PerturbationDirection = Literal["divergence", "label"]
+PerturbationDropout = Literal["independent", "shared"]
 
 # --- data ---
 
@@ -49,16 +55,31 @@ num_sample_rows: int = 4000
 # --- training ---
 
 method: Method = "scala"
-"""How the loss is made: `scala` (adversarial noise on the word embeddings) or `plain`."""
+"""How the loss is made: `plain`; `scala`, `smart`, `pgd` or `freelb` (adversarial noise on the word embeddings); or `rdrop`
+(two passes that must agree). Each has a card: docs/methods.md."""
 
 optimizer: Optimizer = "adamw"
 """`adamw`, or `lamb` for large batches."""
 
 learning_rate: float = 0.0
-"""Peak learning rate. 0 takes 5e-5 (adamw) or 2e-4 (lamb) at batch 32, times the square root of global_batch_size / 32."""
+"""Peak learning rate, for batches of base_batch_size examples. 0 takes 5e-5 (adamw) or 2e-4 (lamb), for batches of 32."""
+
+base_batch_size: int = 0
+"""Batch that learning_rate was chosen for, from which learning_rate_scaling takes it to global_batch_size. 0: learning_rate is
+for global_batch_size itself (or for 32, where learning_rate is 0)."""
+
+learning_rate_scaling: Scaling = "sqrt"
+"""Factor on the learning rate for k = global_batch_size / base_batch_size: `sqrt` (the square root of k), `linear` (k), or
+`none`."""
 
 warmup_ratio: float = 0.1
-"""Share of the updates over which the learning rate rises from zero; then it falls to exactly zero. 0 to 1."""
+"""Share of the updates over which the learning rate rises from zero; then it falls to exactly zero at the end. 0 to 1."""
+
+warmup_updates: int = 0
+"""Updates over which the learning rate rises, in place of warmup_ratio. 0: not used."""
+
+warmup_epochs: float = 0.0
+"""Epochs over which the learning rate rises, in place of warmup_ratio. 0: not used."""
 
 weight_decay: float = 0.01
 """Decoupled weight decay; never applied to biases and LayerNorm."""
@@ -72,6 +93,9 @@ dropout: float = 0.1
 num_epochs: float = 3.0
 """Passes over the training split; may have a fraction."""
 
+num_updates: int = 0
+"""Updates to train for, in place of num_epochs. 0: not used."""
+
 global_batch_size: int = 0
 """Examples per update, over all ranks. 0 takes the largest power of two from 32 to 1024 that leaves 60 updates an epoch."""
 
@@ -79,7 +103,8 @@ per_device_batch_size: int = 16
 """Examples that one rank computes at once, of like length. Changes speed and memory, never the result; raise it on GPUs."""
 
 precision: Precision = "auto"
-"""Arithmetic of the matrix products: `bf16` (autocast), `fp32`, or `auto`: bf16 where the processor has it."""
+"""Arithmetic of the matrix products: `bf16` or `fp16` (autocast; fp16 scales the loss), `fp32`, `fp64` (slow, to check that
+ranks and micro-batches change nothing), or `auto`: bf16 where the processor has it, else fp16 on a GPU, else fp32."""
 
 seed: int = 0
 """Seed of the sample, the new layers, the order of the data, dropout and the noise."""
@@ -90,22 +115,52 @@ log_interval: int = 10
 num_processes: int = 1
 """Ranks that torchrun starts on this machine."""
 
-# --- noise (method=scala); symbols as in arXiv 2201.12469 ---
+# --- noise; symbols as in arXiv 2201.12469. In brackets, the methods that use it ---
 
 perturbation_start: float = 0.5
-"""Share of the updates that pass before the noise begins (t_s). 0 to 1."""
+"""Share of the updates that pass before the noise begins, t_s. 0 to 1. (scala)"""
+
+perturbation_steps: int = 1
+"""Steps of gradient ascent, K; for freelb all passes, m. 1 or more. (scala, smart, pgd, freelb)"""
 
 perturbation_init_std: float = 0.001
-"""Standard deviation of the random start of the noise (sigma). Must not be 0: without it the ascent has no direction."""
+"""Standard deviation of the noise's random start, sigma. With a divergence it must not be 0: there the ascent has no direction.
+(scala, smart, pgd)"""
+
+perturbation_init_norm: float = 0.2
+"""Size of the noise's uniform start: about 1.7 times its norm per sequence (l2), or the largest value (linf). (freelb)"""
 
 perturbation_step_size: float = 0.1
-"""L2 length of the ascent step, per sequence (rho)."""
+"""Length of an ascent step, rho, in perturbation_norm. 0: random noise only. (scala, smart, pgd, freelb)"""
 
 perturbation_radius: float = 0.3
-"""Largest L2 norm of the noise, per sequence (omega)."""
+"""Largest size of the noise, omega, in perturbation_norm. (scala, smart, pgd, freelb)"""
+
+perturbation_norm: PerturbationNorm = "l2"
+"""How the size of noise is measured: `l2`, or `linf` (the largest absolute value). (scala, smart, pgd, freelb)"""
+
+perturbation_scope: PerturbationScope = "sequence"
+"""Whether step and radius hold for the noise of each `sequence` or of each `token`. (scala, smart, pgd, freelb)"""
+
+perturbation_divergence: Divergence = "symmetric_kl"
+"""What the noise maximizes and the weights minimize, between clean and noisy predictions: `symmetric_kl`, `kl`, `js` or `mse`;
+for scores always `mse`. `label`: the task's loss of the noisy input instead. (scala, smart)"""
 
 perturbation_weight: float = 1.0
-"""Weight of the divergence between clean and noisy predictions in the loss (lambda)."""
+"""Weight of the divergence in the loss, lambda; for rdrop alpha. (scala, smart, rdrop)"""
+
+perturbation_direction: PerturbationDirection = "divergence"
+"""Where the ascent's gradient comes from: a pass of its own (`divergence`), or the clean backward pass, for free (`label`).
+(scala)"""
+
+perturbation_dropout: PerturbationDropout = "independent"
+"""Whether the passes of an update drop other units each (`independent`) or the same (`shared`). (scala, smart, pgd, freelb)"""
+
+perturbation_interval: int = 1
+"""Noise at every k-th update only. (scala)"""
+
+perturbation_fraction: float = 1.0
+"""Share of the examples that get noise, drawn anew at each update. Above 0, at most 1. (scala)"""
 
 # --- registry and tracking ---
 

@@ -60,7 +60,7 @@ def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
         tables = []
         for split in splits:
             rows = read_split(data_dir / f"{split}.parquet")
-            scores, predictions = _predict(model, rows, tokenizer.pad_token_id, task, split)
+            scores, predictions = predict(model, rows, tokenizer.pad_token_id, task, split)
             labels = rows.labels.numpy()
             results["splits"][split] = {"rows": len(rows), "metrics": measure(task, labels, predictions)}
             if not task.is_regression:
@@ -98,7 +98,7 @@ def summary(results: dict[str, Any]) -> list[str]:
     return [*lines, f"score {results['score']:.4f} ({rivals})"]
 
 
-def _predict(model: nn.Module, rows: Split, pad_id: int, task: Task, split: str) -> tuple[np.ndarray, np.ndarray]:
+def predict(model: nn.Module, rows: Split, pad_id: int, task: Task, split: str) -> tuple[np.ndarray, np.ndarray]:
     """(rows, outputs) probabilities or scores, and (rows,) class numbers or scores."""
     order = rows.lengths.argsort(descending=True, stable=True)
     outputs = torch.empty(len(rows), task.num_outputs)

@@ -16,7 +16,7 @@ class Batch:
     """Examples side by side, padded on the right to the longest.
 
     input_ids, attention_mask and token_type_ids (None where the model has none): (batch, token) int64.
-    labels: (batch,) int64 classes or float32 scores.  rows: (batch,) int64, the examples' row numbers in the split.
+    labels: (batch,) int64 classes or float32 scores.  rows: (batch,) int64, the examples' row numbers in the split, on the CPU.
     """
 
     input_ids: Tensor
@@ -30,6 +30,12 @@ class Batch:
         """The model's inputs besides the tokens themselves."""
         types = {} if self.token_type_ids is None else {"token_type_ids": self.token_type_ids}
         return {"attention_mask": self.attention_mask, **types}
+
+    def take(self, index: Tensor) -> "Batch":
+        """The examples at `index`, (taken,) int64 on the CPU, padded as they are."""
+        here = index.to(self.input_ids.device, non_blocking=True)
+        types = None if self.token_type_ids is None else self.token_type_ids[here]
+        return Batch(self.input_ids[here], self.attention_mask[here], types, self.labels[here], self.rows[index])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """metrics.jsonl, one line an update, and the progress on the terminal (or in a log, where there is no terminal)."""
 
 import json
+import math
 import sys
 import time
 from datetime import timedelta
@@ -13,34 +14,52 @@ from torch import Tensor
 from tqdm import tqdm
 
 from components.errors import UserError
+from components.train.methods import Loss
 from components.train.ranks import Ranks
 
 METRICS = "metrics.jsonl"
+MOST_SKIPPED = 20  # from its first 2^16, fp16's loss scale is then below 1
 
 
 class MetricsLog:
     """Sums stay on the device, and on their rank, until every `interval`-th update: no update waits for its log."""
 
-    def __init__(self, folder: Path | None, names: tuple[str, ...], ranks: Ranks, num_examples: int, interval: int) -> None:
-        """folder: None on all ranks but the first.  names: of the losses.  num_examples: over all updates of the run."""
-        self.names = names
+    def __init__(
+        self,
+        folder: Path | None,
+        method: str,
+        part_names: tuple[str, ...],
+        ranks: Ranks,
+        num_examples: int,
+        interval: int,
+        may_skip: bool,
+    ) -> None:
+        """folder: None on all ranks but the first.  num_examples: over all updates of the run.  may_skip: an update whose
+        gradient is not finite is left out (fp16), not an error.
+        """
+        self.method = method
+        self.names = ("loss", *part_names)
         self.ranks = ranks
         self.interval = interval
+        self.may_skip, self.num_skipped = may_skip, 0
         self.file = (folder / METRICS).open("w") if folder else None
         self.bar = tqdm(total=num_examples, desc="train", unit=" samples", disable=None if folder else True, smoothing=0.1)
         self.num_examples, self.done = num_examples, 0
-        self.sums = torch.zeros(len(names), device=ranks.device)
-        self.pending: list[tuple[dict[str, Any], Tensor, Tensor]] = []
+        self.sums = torch.zeros(len(self.names), device=ranks.device)
+        self.pending: list[tuple[dict[str, Any], Tensor, dict[str, Tensor]]] = []
         self.started = time.monotonic()
 
-    def add(self, losses: tuple[Tensor, ...], weight: float) -> None:
-        """One micro-batch's losses, summed over its examples; `weight` makes them parts of the global mean."""
-        self.sums += torch.stack([loss.detach() for loss in losses]) * weight
+    def add(self, loss: Loss, weight: float) -> None:
+        """A loss of a micro-batch, summed over its examples; `weight` makes it a part of the global mean."""
+        sums = {"loss": loss.total, **loss.parts}
+        zero = torch.zeros_like(loss.total)
+        self.sums += torch.stack([sums.get(name, zero).detach() for name in self.names]) * weight
 
-    def end_update(self, update: int, num_examples: int, gradient_norm: Tensor, **line: float) -> None:
+    def end_update(self, update: int, num_examples: int, scalars: dict[str, Tensor], **line: float) -> None:
+        """scalars: on the device, the gradient's norm among them; the same on all ranks."""
         self.done += num_examples
         line = {"update": update, **line, "examples": self.done, "seconds": round(time.monotonic() - self.started, 3)}
-        self.pending.append((line, self.sums, gradient_norm.detach()))
+        self.pending.append((line, self.sums, {name: scalar.detach() for name, scalar in scalars.items()}))
         self.sums = torch.zeros_like(self.sums)
         self.bar.update(num_examples)
         if len(self.pending) == self.interval or self.done == self.num_examples:
@@ -50,11 +69,10 @@ class MetricsLog:
         sums = torch.stack([sums for _, sums, _ in self.pending])
         if self.ranks.count > 1:
             dist.all_reduce(sums)
-        norms = torch.stack([norm for _, _, norm in self.pending]).tolist()
-        for (line, _, _), losses, norm in zip(self.pending, sums.tolist(), norms, strict=True):
-            line |= {**dict(zip(self.names, losses, strict=True)), "gradient_norm": norm}
-            if not torch.tensor([*losses, norm]).isfinite().all():
-                raise UserError(f"update {line['update']}: loss {losses[0]}, gradient norm {norm}: lower the learning rate")
+        scalars = torch.stack([torch.stack([*scalars.values()]) for _, _, scalars in self.pending]).tolist()
+        for (line, _, named), losses, values in zip(self.pending, sums.tolist(), scalars, strict=True):
+            line |= dict(zip((*self.names, *named), (*losses, *values), strict=True))
+            self._check(line)
             if self.file:
                 self.file.write(json.dumps(line) + "\n")
         self.pending.clear()
@@ -66,6 +84,25 @@ class MetricsLog:
                 left = timedelta(seconds=round((self.num_examples - self.done) / rate))
                 text = f"update {line['update']}: loss {line['loss']:.4f}, {rate:.0f} samples/s, {left} left"
                 print(text, file=sys.stderr, flush=True)
+
+    def _check(self, line: dict[str, Any]) -> None:
+        """Raises:
+        UserError: a loss or the gradient was not finite.
+        """
+        if self.may_skip and all(math.isfinite(line[name]) for name in self.names) and not math.isfinite(line["gradient_norm"]):
+            for name in set(line) - {"update", "epoch", "learning_rate", "examples", "seconds", *self.names}:
+                del line[name]
+            line["skipped"] = 1
+            self.num_skipped += 1
+            if self.num_skipped < MOST_SKIPPED:
+                return
+            raise UserError(
+                f"update {line['update']} ({self.method}): the gradient overflowed fp16 {MOST_SKIPPED} updates in a row, at "
+                "whatever scale of the loss: take --precision bf16 or fp32, or lower learning_rate"
+            )
+        self.num_skipped = 0
+        if bad := [f"{name} is {line[name]}" for name in (*self.names, "gradient_norm") if not math.isfinite(line[name])]:
+            raise UserError(f"update {line['update']} ({self.method}): {', '.join(bad)}: lower learning_rate")
 
     def close(self) -> None:
         self.bar.close()

@@ -7,23 +7,31 @@ import torch
 from torch import Tensor, nn
 
 from components.errors import UserError
-from components.parameters import Optimizer
+from components.parameters import Optimizer, Scaling
 
 BASE_BATCH_SIZE = 32
 BASE_LEARNING_RATES: dict[Optimizer, float] = {"adamw": 5e-5, "lamb": 2e-4}
 
 
-def default_learning_rate(optimizer: Optimizer, global_batch_size: int) -> float:
-    """Square-root scaling from batch 32."""
-    return BASE_LEARNING_RATES[optimizer] * (global_batch_size / BASE_BATCH_SIZE) ** 0.5
+def peak_learning_rate(
+    optimizer: Optimizer, learning_rate: float, global_batch_size: int, base_batch_size: int = 0, scaling: Scaling = "sqrt"
+) -> float:
+    """The learning rate of batches of base_batch_size, scaled to batches of global_batch_size.
 
-
-def schedule(update: int, num_updates: int, warmup_ratio: float) -> float:
-    """Factor on the peak learning rate: up in a line over the first `warmup_ratio` of the updates, then down in a line.
-
-    The last update (num_updates - 1) still moves; at `num_updates` the factor is 0.0 exactly.
+    With k = global_batch_size / base_batch_size: `linear` times k (Goyal et al., arXiv 1706.02677), `sqrt` times its
+    square root (Krizhevsky, arXiv 1404.5997). A learning rate of 0 is the optimizer's own, for batches of 32; a
+    base_batch_size of 0 is global_batch_size where there is a learning rate, else 32.
     """
-    num_warmup = round(num_updates * warmup_ratio)
+    base = base_batch_size or (global_batch_size if learning_rate else BASE_BATCH_SIZE)
+    factor = {"none": 1.0, "linear": global_batch_size / base, "sqrt": (global_batch_size / base) ** 0.5}[scaling]
+    return (learning_rate or BASE_LEARNING_RATES[optimizer]) * factor
+
+
+def schedule(update: int, num_updates: int, num_warmup: int) -> float:
+    """Factor on the peak learning rate: up in a line over the first `num_warmup` updates, then down in a line.
+
+    The last update (num_updates - 1) still moves; at `num_updates` the factor is 0.0 exactly, and beyond it never negative.
+    """
     if update < num_warmup:
         return (update + 1) / (num_warmup + 1)
     return max(0.0, (num_updates - update) / max(1, num_updates - num_warmup))
@@ -46,13 +54,25 @@ def build_optimizer(name: Optimizer, model: nn.Module, learning_rate: float, wei
     return torch.optim.AdamW(groups, learning_rate, fused=True)
 
 
+def trust_ratios(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The spread of LAMB's trust ratios over the tensors of the last step, as scalars on their device; none for others."""
+    if not isinstance(optimizer, Lamb) or optimizer.trust_ratios is None:
+        return {}
+    ratios = optimizer.trust_ratios
+    return {"trust_ratio_min": ratios.min(), "trust_ratio_median": ratios.median(), "trust_ratio_max": ratios.max()}
+
+
 class Lamb(torch.optim.Optimizer):
     """LAMB (You et al., arXiv 1904.00962, algorithm 2), all tensors of a group at once.
 
         u = mhat / (sqrt(vhat) + eps) + weight_decay * w,     w <- w - lr * (||w|| / ||u||) * u
 
-    with the trust ratio ||w|| / ||u|| of each tensor; 1 where either norm is 0, and in groups with adapt=False.
+    with the trust ratio ||w|| / ||u|| of each tensor; 1 where either norm is 0, and in groups with adapt=False. Moments are
+    bias-corrected; the ratio is not clipped (the paper's phi is the identity).
     """
+
+    trust_ratios: Tensor | None = None
+    """Of the last step: (tensors of the groups with adapt=True,)."""
 
     def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0, "adapt": True})
@@ -82,9 +102,9 @@ class Lamb(torch.optim.Optimizer):
             torch._foreach_div_(direction, 1 - beta1 ** group["step"])
             torch._foreach_add_(direction, weights, alpha=group["weight_decay"])
             if group["adapt"]:
-                weight_norms = torch.stack(torch._foreach_norm(weights))
-                direction_norms = torch.stack(torch._foreach_norm(direction))
+                norms = torch.stack(torch._foreach_norm([*weights, *direction]))
+                weight_norms, direction_norms = norms.chunk(2)
                 known = (weight_norms > 0) & (direction_norms > 0)
-                ratios = torch.where(known, weight_norms / direction_norms, 1.0)
-                torch._foreach_mul_(direction, list(ratios.unbind()))
+                self.trust_ratios = torch.where(known, weight_norms / direction_norms, 1.0)
+                torch._foreach_mul_(direction, list(self.trust_ratios.unbind()))
             torch._foreach_add_(weights, direction, alpha=-group["lr"])

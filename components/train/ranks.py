@@ -33,14 +33,6 @@ def join_ranks() -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Does the processor multiply bf16 matrices itself? Where it does not, bf16 is slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-
-
 def mix(*numbers: int) -> int:
     """One 32-bit seed from several numbers (torch's CPU generator uses no more bits)."""
     mixed = 0

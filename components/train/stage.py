@@ -2,7 +2,9 @@
 
 import contextlib
 import math
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,16 +14,42 @@ from components import parameters
 from components.artifacts import Artifact, Manifest, read_manifest
 from components.errors import UserError
 from components.models import load_model, load_tokenizer
-from components.parameters import Optimizer, Precision, documented
+from components.parameters import (
+    Divergence,
+    Optimizer,
+    PerturbationDirection,
+    PerturbationDropout,
+    PerturbationNorm,
+    PerturbationScope,
+    Precision,
+    Scaling,
+    documented,
+)
 from components.tasks import Task
 from components.tokenize.stage import TOKENIZER, tokenizer_digest
 from components.train.data import micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
 from components.train.log import MetricsLog
 from components.train.methods import Method, Progress
+from components.train.methods.freelb import FreeLB
+from components.train.methods.noise import check_choice
+from components.train.methods.pgd import Pgd
 from components.train.methods.plain import Plain
+from components.train.methods.rdrop import RDrop
 from components.train.methods.scala import Scala
-from components.train.optimizers import build_optimizer, default_learning_rate, schedule
-from components.train.ranks import has_bf16, join_ranks, mix
+from components.train.methods.smart import Smart
+from components.train.optimizers import build_optimizer, peak_learning_rate, schedule, trust_ratios
+from components.train.precision import choose_arithmetic
+from components.train.ranks import join_ranks, mix
+from components.train.update import accumulate_gradients
+
+METHODS: dict[parameters.Method, type[Method]] = {
+    "plain": Plain,
+    "scala": Scala,
+    "smart": Smart,
+    "pgd": Pgd,
+    "freelb": FreeLB,
+    "rdrop": RDrop,
+}
 
 
 @documented
@@ -33,21 +61,35 @@ def train(
     method: parameters.Method = parameters.method,
     optimizer: Optimizer = parameters.optimizer,
     learning_rate: float = parameters.learning_rate,
+    base_batch_size: int = parameters.base_batch_size,
+    learning_rate_scaling: Scaling = parameters.learning_rate_scaling,
     warmup_ratio: float = parameters.warmup_ratio,
+    warmup_updates: int = parameters.warmup_updates,
+    warmup_epochs: float = parameters.warmup_epochs,
     weight_decay: float = parameters.weight_decay,
     max_grad_norm: float = parameters.max_grad_norm,
     dropout: float = parameters.dropout,
     num_epochs: float = parameters.num_epochs,
+    num_updates: int = parameters.num_updates,
     global_batch_size: int = parameters.global_batch_size,
     per_device_batch_size: int = parameters.per_device_batch_size,
     precision: Precision = parameters.precision,
     seed: int = parameters.seed,
     log_interval: int = parameters.log_interval,
     perturbation_start: float = parameters.perturbation_start,
+    perturbation_steps: int = parameters.perturbation_steps,
     perturbation_init_std: float = parameters.perturbation_init_std,
+    perturbation_init_norm: float = parameters.perturbation_init_norm,
     perturbation_step_size: float = parameters.perturbation_step_size,
     perturbation_radius: float = parameters.perturbation_radius,
+    perturbation_norm: PerturbationNorm = parameters.perturbation_norm,
+    perturbation_scope: PerturbationScope = parameters.perturbation_scope,
+    perturbation_divergence: Divergence = parameters.perturbation_divergence,
     perturbation_weight: float = parameters.perturbation_weight,
+    perturbation_direction: PerturbationDirection = parameters.perturbation_direction,
+    perturbation_dropout: PerturbationDropout = parameters.perturbation_dropout,
+    perturbation_interval: int = parameters.perturbation_interval,
+    perturbation_fraction: float = parameters.perturbation_fraction,
 ) -> Manifest:
     """Fine-tune a pre-trained transformer on tokenized data; on many ranks under torchrun.
 
@@ -55,15 +97,8 @@ def train(
     manifest.json.
     """
     arguments = {name: value for name, value in locals().items() if name not in ("data_dir", "output_dir")}
-    _check(num_epochs, global_batch_size, per_device_batch_size, log_interval, warmup_ratio, dropout, max_grad_norm, seed)
-    the_method = build_method(
-        method,
-        perturbation_start,
-        perturbation_init_std,
-        perturbation_step_size,
-        perturbation_radius,
-        perturbation_weight,
-    )
+    _check(arguments)
+    the_method = build_method(method, arguments)
     data = read_manifest(data_dir, "tokenize")
     artifact = Artifact(output_dir, "train", arguments, {"data": data["digest"]})
     if manifest := artifact.cached():
@@ -80,6 +115,9 @@ def train(
 
         torch.manual_seed(seed)  # the new head
         bare = load_model(model, task, len(tokenizer), dropout)
+        arithmetic = choose_arithmetic(precision, ranks.device)
+        if arithmetic.name == "fp64":
+            bare.double()
         bare.to(ranks.device).train()  # type: ignore[arg-type]
         # Buffers (position ids) never change: broadcasting them would write between the forwards of one update.
         wrapped: nn.Module = bare
@@ -88,20 +126,23 @@ def train(
 
         batch_size = global_batch_size or default_batch_size(len(split))
         per_epoch = updates_per_epoch(len(split), batch_size)
-        num_updates = math.ceil(num_epochs * per_epoch)
-        peak = learning_rate or default_learning_rate(optimizer, batch_size)
+        num_updates = num_updates or math.ceil(num_epochs * per_epoch)
+        num_warmup = warmup_updates or round(warmup_epochs * per_epoch) or round(warmup_ratio * num_updates)
+        if num_warmup > num_updates:
+            raise UserError(f"the warm-up takes {num_warmup} updates, the whole run has {num_updates}: shorten the warm-up")
+        peak = peak_learning_rate(optimizer, learning_rate, batch_size, base_batch_size, learning_rate_scaling)
         the_optimizer = build_optimizer(optimizer, bare, peak, weight_decay)
-        bf16 = precision == "bf16" or (precision == "auto" and has_bf16(ranks.device))
         if ranks.rank == 0:
             print(
                 f"train: {method}, {optimizer}, {len(split)} examples, {num_updates} updates of {batch_size}, "
-                f"learning rate {peak:.3g}, {'bf16' if bf16 else 'fp32'}, {ranks.count} rank(s) on {ranks.device.type}",
+                f"learning rate {peak:.3g}, {arithmetic.name}, {ranks.count} rank(s) on {ranks.device.type}",
                 flush=True,
             )
 
         with artifact.building() if ranks.rank == 0 else contextlib.nullcontext(None) as folder:
             total = num_examples(num_updates, len(split), batch_size)
-            log = MetricsLog(folder, ("loss", *the_method.part_names), ranks, total, log_interval)
+            may_skip = arithmetic.scaler.is_enabled()
+            log = MetricsLog(folder, method, the_method.part_names, ranks, total, log_interval, may_skip)
             for update in range(num_updates):
                 rows = rows_of_update(update, len(split), batch_size, seed)
                 mine = micro_batches(rows, split.lengths[rows], per_device_batch_size, ranks.rank, ranks.count)
@@ -109,47 +150,33 @@ def train(
                 weight = ranks.count / len(rows) if mine else 0.0
                 mine = mine or [rows[:1]]  # a rank without rows still takes part in the all-reduce
                 for group in the_optimizer.param_groups:
-                    group["lr"] = peak * schedule(update, num_updates, warmup_ratio)
+                    group["lr"] = peak * schedule(update, num_updates, num_warmup)
                 torch.manual_seed(mix(seed, update, ranks.rank))  # dropout: the same whenever this update is computed
-                for number, piece in enumerate(mine):
-                    batch = split.batch(piece, tokenizer.pad_token_id, ranks.device)
-                    last = number == len(mine) - 1
-                    # no_sync must surround the forward: DDP decides there whether this backward all-reduces.
-                    with contextlib.nullcontext() if last or ranks.count == 1 else wrapped.no_sync():  # type: ignore[operator]
-                        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
-                            loss = the_method.loss(wrapped, batch, Progress(update, num_updates, seed))
-                        (loss.total * weight).backward()
-                    log.add((loss.total, *loss.parts.values()), weight / ranks.count)
+                batches = (split.batch(piece, tokenizer.pad_token_id, ranks.device) for piece in mine)
+                progress = Progress(update, num_updates, seed)
+                for loss in accumulate_gradients(wrapped, the_method, batches, len(mine), progress, weight, arithmetic):
+                    log.add(loss, weight / ranks.count)
+                arithmetic.scaler.unscale_(the_optimizer)
                 norm = nn.utils.clip_grad_norm_(bare.parameters(), max_grad_norm or math.inf)
-                the_optimizer.step()
+                arithmetic.scaler.step(the_optimizer)
+                arithmetic.scaler.update()
                 the_optimizer.zero_grad()
                 epoch, rate = round((update + 1) / per_epoch, 4), the_optimizer.param_groups[0]["lr"]
-                log.end_update(update + 1, len(rows), norm, epoch=epoch, learning_rate=rate)
+                scalars = {"gradient_norm": norm, **trust_ratios(the_optimizer)}
+                log.end_update(update + 1, len(rows), scalars, epoch=epoch, learning_rate=rate)
             log.close()
             if folder:
-                bare.save_pretrained(folder)
+                bare.float().save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
                 task.write(folder)
         return artifact.manifest() if ranks.rank == 0 else {}
 
 
-def build_method(
-    method: parameters.Method,
-    perturbation_start: float,
-    perturbation_init_std: float,
-    perturbation_step_size: float,
-    perturbation_radius: float,
-    perturbation_weight: float,
-) -> Method:
-    if method == "plain":
-        return Plain()
-    return Scala(
-        perturbation_start=perturbation_start,
-        perturbation_init_std=perturbation_init_std,
-        perturbation_step_size=perturbation_step_size,
-        perturbation_radius=perturbation_radius,
-        perturbation_weight=perturbation_weight,
-    )
+def build_method(method: parameters.Method, arguments: dict[str, Any]) -> Method:
+    """The method with its fields out of `arguments`, which may hold more."""
+    kind: Any = METHODS[method]
+    built: Method = kind(**{field.name: arguments[field.name] for field in fields(kind)})
+    return built
 
 
 def default_batch_size(num_rows: int) -> int:
@@ -157,25 +184,24 @@ def default_batch_size(num_rows: int) -> int:
     return max(size for size in (32, 64, 128, 256, 512, 1024) if size == 32 or num_rows >= 60 * size)
 
 
-def _check(
-    num_epochs: float,
-    global_batch_size: int,
-    per_device_batch_size: int,
-    log_interval: int,
-    warmup_ratio: float,
-    dropout: float,
-    max_grad_norm: float,
-    seed: int,
-) -> None:
-    for what, good, hint in (
-        (f"num_epochs is {num_epochs}", num_epochs > 0, "above 0"),
-        (f"global_batch_size is {global_batch_size}", global_batch_size >= 0, "1 or more, or 0 to choose it"),
-        (f"per_device_batch_size is {per_device_batch_size}", per_device_batch_size > 0, "1 or more"),
-        (f"log_interval is {log_interval}", log_interval > 0, "1 or more"),
-        (f"warmup_ratio is {warmup_ratio}", 0 <= warmup_ratio <= 1, "0 to 1"),
-        (f"dropout is {dropout}", 0 <= dropout < 1, "0 or more, below 1"),
-        (f"max_grad_norm is {max_grad_norm}", max_grad_norm >= 0, "0 or more"),
-        (f"seed is {seed}", seed >= 0, "0 or more"),
+def _check(arguments: dict[str, Any]) -> None:
+    choices = {"method": parameters.Method, "optimizer": Optimizer, "precision": Precision, "learning_rate_scaling": Scaling}
+    for name, values in choices.items():
+        check_choice(name, arguments[name], values)
+    at_least_one = "1 or more"
+    for name, good, hint in (
+        ("num_epochs", lambda value: value > 0, "above 0"),
+        ("num_updates", lambda value: value >= 0, "1 or more, or 0 to train for num_epochs"),
+        ("global_batch_size", lambda value: value >= 0, "1 or more, or 0 to choose it"),
+        ("base_batch_size", lambda value: value >= 0, "1 or more, or 0 for global_batch_size"),
+        ("per_device_batch_size", lambda value: value > 0, at_least_one),
+        ("log_interval", lambda value: value > 0, at_least_one),
+        ("warmup_ratio", lambda value: 0 <= value <= 1, "0 to 1"),
+        ("warmup_updates", lambda value: value >= 0, "0 or more"),
+        ("warmup_epochs", lambda value: value >= 0, "0 or more"),
+        ("dropout", lambda value: 0 <= value < 1, "0 or more, below 1"),
+        ("max_grad_norm", lambda value: value >= 0, "0 or more"),
+        ("seed", lambda value: value >= 0, "0 or more"),
     ):
-        if not good:
-            raise UserError(f"{what}: give {hint}")
+        if not good(arguments[name]):
+            raise UserError(f"{name} is {arguments[name]}: give {hint}")

@@ -1,4 +1,4 @@
-"""Two ranks under torchrun are one rank: the same losses and weights, with one all-reduce of gradients an update."""
+"""Ranks and micro-batches change nothing but speed, with one all-reduce of the gradient an update."""
 
 import json
 import signal
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from run_methods import COMMON, NUM_UPDATES, VARIANTS
 from safetensors.torch import load_file
 from support import ROOT, heed_interrupts
 
@@ -28,20 +29,72 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("method", ["plain", "scala"])
-def test_two_ranks_have_the_loss_curve_of_one(tokenized: Callable[[str], Path], tmp_path: Path, method: str) -> None:
-    curves, weights = [], []
-    for num_processes in (1, 2):
-        output_dir = tmp_path / str(num_processes)
-        launch({**ARGUMENTS, "method": method, "data_dir": tokenized("rte"), "output_dir": output_dir}, num_processes)
-        lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
-        assert [line["examples"] for line in lines] == [199, 200, 399, 400]
-        curves.append([(line["loss"], line["gradient_norm"]) for line in lines])
-        weights.append(load_file(output_dir / "model.safetensors"))
-    for one, two in zip(*curves, strict=True):
-        assert two == pytest.approx(one, rel=1e-5)
-    for name, weight in weights[0].items():
-        torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-6)
+@pytest.fixture(scope="module")
+def runs(tokenized: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, tuple[int, ...]], Path]:
+    """(ranks, micro-batch sizes) -> a folder of every method's models; see run_methods.py. Made once."""
+    folder = tmp_path_factory.mktemp("methods")
+
+    def make(num_ranks: int, micro_batches: tuple[int, ...]) -> Path:
+        output_dir = folder / f"{num_ranks}-{micro_batches}"
+        if not output_dir.exists():
+            launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(num_ranks)] if num_ranks > 1 else []
+            script = ROOT / "tests" / "train" / "run_methods.py"
+            command = [sys.executable, *launcher, script, tokenized("rte"), output_dir, *micro_batches]
+            done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=ROOT)
+            assert done.returncode == 0, done.stderr
+        return output_dir
+
+    return make
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_parameters(folder: Path, reference: Path) -> None:
+    """To 1e-6 of each tensor's largest value, for every method.
+
+    The attention's key biases have no gradient but rounding's, since softmax ignores what all keys share: they stay near zero,
+    and there 1e-6 of an update's size is asked.
+    """
+    for variant in VARIANTS:
+        one, other = weights_of(reference / variant), weights_of(folder / variant)
+        for name, weight in one.items():
+            difference = (other[name] - weight).abs().max() / weight.abs().max().clamp(min=COMMON["learning_rate"])
+            assert difference < 1e-6, f"{variant}: {name} differs by {difference:.1e}"
+
+
+def test_micro_batches_change_nothing(runs: Callable[[int, tuple[int, ...]], Path]) -> None:
+    assert_same_parameters(runs(1, (32, 7)) / "7", runs(1, (32, 7)) / "32")
+
+
+@pytest.mark.parametrize(("num_ranks", "micro_batch"), [(2, 7), (4, 32)])
+def test_ranks_change_nothing(runs: Callable[[int, tuple[int, ...]], Path], num_ranks: int, micro_batch: int) -> None:
+    assert_same_parameters(runs(num_ranks, (micro_batch,)) / str(micro_batch), runs(1, (32, 7)) / "32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_ranks_and_micro_batches_change_nothing(runs: Callable[[int, tuple[int, ...]], Path], num_ranks: int) -> None:
+    reference = runs(1, (1, 7, 32)) / "32"
+    for micro_batch in (1, 7, 32):
+        assert_same_parameters(runs(num_ranks, (1, 7, 32)) / str(micro_batch), reference)
+
+
+@pytest.mark.parametrize(("num_ranks", "micro_batch"), [(2, 7), (4, 32)])
+def test_every_method_reduces_its_gradient_once_an_update(
+    runs: Callable[[int, tuple[int, ...]], Path], num_ranks: int, micro_batch: int
+) -> None:
+    counted = json.loads((runs(num_ranks, (micro_batch,)) / str(micro_batch) / "all_reduces.json").read_text())
+    assert counted == dict.fromkeys(VARIANTS, NUM_UPDATES)
+
+
+def test_the_noise_is_not_lost_in_the_comparison(runs: Callable[[int, tuple[int, ...]], Path]) -> None:
+    """The runs above do differ where they should: every method ends elsewhere than plain training."""
+    folder = runs(1, (32, 7)) / "32"
+    plain = weights_of(folder / "plain")
+    for variant in set(VARIANTS) - {"plain", "rdrop"}:  # without dropout, R-Drop is plain
+        assert any(not torch.equal(weight, plain[name]) for name, weight in weights_of(folder / variant).items()), variant
 
 
 def test_what_a_rank_has_to_say_reaches_the_launcher(tokenized: Callable[[str], Path], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from components.errors import UserError
 from components.tokenize.stage import tokenize
-from components.train.stage import default_batch_size, train
+from components.train.stage import METHODS, default_batch_size, train
 
 QUICK: dict[str, Any] = {"model": "tiny", "num_epochs": 1, "learning_rate": 1e-3, "global_batch_size": 64}
 
@@ -41,11 +41,13 @@ def test_metrics_have_a_line_an_update_and_the_rate_ends_near_zero(trained: Call
         assert line["loss"] == pytest.approx(line["task_loss"] + line["divergence"], rel=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
-@pytest.mark.parametrize("method", ["plain", "scala"])
+@pytest.mark.parametrize(
+    ("method", "optimizer"), [*((method, "adamw") for method in METHODS), ("plain", "lamb"), ("scala", "lamb")]
+)
 def test_it_learns(tokenized: Callable[[str], Path], tmp_path: Path, method: Any, optimizer: Any) -> None:
     rate = {"adamw": 3e-3, "lamb": 3e-2}[optimizer]
     arguments = {**QUICK, "num_epochs": 25, "global_batch_size": 32, "learning_rate": rate, "dropout": 0.0}
+    arguments |= {"perturbation_step_size": 0.01, "perturbation_radius": 0.02}  # an untrained model's embeddings are small
     train(data_dir=tokenized("sst2"), output_dir=tmp_path / "m", method=method, optimizer=optimizer, **arguments)
     losses = [line["loss"] for line in lines(tmp_path / "m")]
     assert losses[0] == pytest.approx(0.69, abs=0.02)
@@ -65,7 +67,7 @@ def test_the_same_command_gives_the_same_bytes(tokenized: Callable[[str], Path],
 
 
 @pytest.mark.parametrize("method", ["plain", "scala"])
-def test_the_micro_batch_changes_nothing(tokenized: Callable[[str], Path], tmp_path: Path, method: Any) -> None:
+def test_the_micro_batch_changes_little_in_fp32(tokenized: Callable[[str], Path], tmp_path: Path, method: Any) -> None:
     for size in (3, 64):
         train(
             data_dir=tokenized("sst2"), output_dir=tmp_path / str(size), method=method, dropout=0.0, per_device_batch_size=size,
@@ -78,12 +80,99 @@ def test_the_micro_batch_changes_nothing(tokenized: Callable[[str], Path], tmp_p
         torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-5)
 
 
-def test_bf16_stays_close_to_fp32(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
-    for precision in ("bf16", "fp32"):
-        train(data_dir=tokenized("rte"), output_dir=tmp_path / precision, dropout=0.0, precision=precision, **QUICK)  # type: ignore[arg-type]
-    one, two = ([line["loss"] for line in lines(tmp_path / name)] for name in ("bf16", "fp32"))
-    assert one == pytest.approx(two, abs=0.02)
-    assert one != two
+@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_stays_close_to_fp32(
+    tokenized: Callable[[str], Path], tmp_path: Path, precision: Any, method: Any
+) -> None:
+    for name in (precision, "fp32"):
+        train(
+            data_dir=tokenized("rte"), output_dir=tmp_path / name, dropout=0.0, precision=name, method=method,
+            perturbation_start=0.0, perturbation_init_std=0.01, **QUICK,
+        )  # fmt: skip
+    low, full = (lines(tmp_path / name) for name in (precision, "fp32"))
+    assert [line["loss"] for line in low] == pytest.approx([line["loss"] for line in full], abs=0.02)
+    assert low[0]["loss"] != full[0]["loss"]
+    assert all("skipped" not in line and "gradient_norm" in line for line in low)
+
+
+def test_an_overflow_of_fp16_skips_the_update_and_lowers_the_scale(
+    tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.amp.GradScaler.__init__, "__defaults__", ("cuda", 2.0**32, 2.0, 0.5, 2000, True))
+    train(
+        data_dir=tokenized("rte"), output_dir=tmp_path / "m", precision="fp16", method="plain", max_grad_norm=1.0,
+        **{**QUICK, "num_epochs": 8},
+    )  # fmt: skip
+    written = lines(tmp_path / "m")
+    skipped = [line["update"] for line in written if "skipped" in line]
+    assert skipped[:5] == [1, 2, 3, 4, 5]  # until the scale fits
+    assert len(skipped) < len(written) - 10
+    assert all(("skipped" in line) != ("gradient_norm" in line) for line in written)
+    assert all(line["loss"] == pytest.approx(0.7, abs=0.05) for line in written)
+
+
+def test_fp16_that_only_overflows_stops(
+    tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.amp.GradScaler.__init__, "__defaults__", ("cuda", 2.0**100, 2.0, 0.999, 2000, True))
+    with pytest.raises(UserError, match=r"update 20 \(plain\): the gradient overflowed fp16 20 updates in a row"):
+        train(
+            data_dir=tokenized("rte"), output_dir=tmp_path / "m", precision="fp16", method="plain",
+            **{**QUICK, "num_epochs": 8},
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["plain", "scala", "freelb"])
+def test_what_is_not_finite_is_named_with_its_update_and_method(
+    tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    """From update 3 on the labels' losses are infinite: a broken example, say."""
+    calls = []
+    real = torch.nn.functional.cross_entropy
+
+    def breaking(*arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(1)
+        return real(*arguments, **options) / (0.0 if len(calls) > 2 * (2 if method == "freelb" else 1) else 1.0)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", breaking)
+    what = "loss is inf, task_loss is inf" if method == "scala" else "loss is inf"
+    with pytest.raises(UserError, match=rf"update 3 \({method}\): {what}.*lower learning_rate"):
+        train(
+            data_dir=tokenized("sst2"), output_dir=tmp_path / "m", method=method, per_device_batch_size=64,
+            perturbation_steps=2, perturbation_start=1.0, **QUICK,
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "peak_at"),
+    [
+        ({"num_updates": 8, "warmup_updates": 4}, 5),
+        ({"num_updates": 8, "warmup_epochs": 0.5}, 3),
+        ({"num_updates": 8, "warmup_ratio": 0.5}, 5),
+        ({"num_epochs": 2, "warmup_ratio": 0.0}, 1),
+    ],
+)
+def test_length_and_warm_up_in_updates_or_epochs(
+    tokenized: Callable[[str], Path], tmp_path: Path, arguments: dict[str, Any], peak_at: int
+) -> None:
+    train(
+        data_dir=tokenized("sst2"), output_dir=tmp_path / "m", method="plain",
+        base_batch_size=16, learning_rate_scaling="linear", **{**QUICK, **arguments},
+    )  # fmt: skip
+    written = lines(tmp_path / "m")
+    assert len(written) == 8  # 4 updates of 64 an epoch
+    rates = [line["learning_rate"] for line in written]
+    assert rates.index(max(rates)) + 1 == peak_at
+    assert max(rates) == pytest.approx(4e-3)  # 1e-3 at 16, linearly to 64
+
+
+def test_trust_ratios_are_logged(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
+    train(data_dir=tokenized("sst2"), output_dir=tmp_path / "m", method="plain", optimizer="lamb", **QUICK)
+    for line in lines(tmp_path / "m"):
+        assert 0 < line["trust_ratio_min"] <= line["trust_ratio_median"] <= line["trust_ratio_max"] < 2
 
 
 def test_a_second_call_is_cached(trained: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,10 +196,19 @@ def test_the_default_batch_leaves_sixty_updates_an_epoch() -> None:
         ({"per_device_batch_size": 0}, "per_device_batch_size is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"warmup_ratio": 2.0}, "warmup_ratio is 2.0"),
+        ({"warmup_updates": 9}, "the warm-up takes 9 updates, the whole run has 4"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs is -1.0"),
+        ({"num_updates": -1}, "num_updates is -1"),
+        ({"base_batch_size": -1}, "base_batch_size is -1"),
+        ({"method": "sgd"}, "method is 'sgd': give one of scala, plain"),
+        ({"perturbation_norm": "l1"}, "perturbation_norm is 'l1': give one of l2, linf"),
         ({"seed": -1}, "seed is -1"),
         ({"perturbation_radius": -1.0}, "perturbation_radius is -1.0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
-        ({"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup_ratio": 0.0}, "lower the learning rate"),
+        (
+            {"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup_ratio": 0.0},
+            r"update 2 \(scala\): loss is .*lower learning_rate",
+        ),
         ({"model": "/absent/model"}, "cannot load model '/absent/model'"),
     ],
 )
