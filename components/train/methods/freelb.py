@@ -39,7 +39,7 @@ class FreeLB(Perturbation):
     def losses(self, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
         embed = bare_model(model).get_input_embeddings()  # type: ignore[operator]
-        noise = self.start(batch, embed.weight.shape[-1], progress)
+        noise = self.start(batch, embed.weight, progress)
         for left in reversed(range(self.perturbation_steps)):
             noise.requires_grad_(left > 0)
             repeat()
@@ -48,8 +48,10 @@ class FreeLB(Perturbation):
             if noise.grad is not None:  # of the loss just yielded; its scale cancels in the step
                 noise = self.climb(noise.detach(), noise.grad, batch)
 
-    def start(self, batch: Batch, hidden: int, progress: Progress) -> Tensor:
-        noise = uniform_noise(batch, hidden, progress) * self.perturbation_init_norm
+    def start(self, batch: Batch, table: Tensor, progress: Progress) -> Tensor:
+        """table: (vocabulary, hidden), the embeddings that the noise is for."""
+        noise = uniform_noise(batch, table.shape[-1], progress).to(table.dtype) * self.perturbation_init_norm
         if self.perturbation_norm == "linf":
             return noise
-        return noise / (batch.attention_mask.sum(1) * hidden).sqrt()[:, None, None]
+        numbers = batch.attention_mask.sum(1).to(table.dtype) * table.shape[-1]
+        return noise / numbers.sqrt()[:, None, None]

@@ -37,7 +37,7 @@ class Pgd(Perturbation):
     def losses(self, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
         embeddings = bare_model(model).get_input_embeddings()(batch.input_ids)  # type: ignore[operator]
-        noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress)
+        noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress).to(embeddings.dtype)
         noise = self.ascend(model, embeddings, batch, noise, lambda logits: task_losses(logits, batch.labels), repeat)
         repeat()
         logits = model(inputs_embeds=embeddings + noise, **batch.context).logits

@@ -127,7 +127,7 @@ class Scala(Smart):
         if gradient is None:
             noise = self.find_noise(model, embeddings, logits, batch, progress, repeat)
         else:
-            noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress)
+            noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress).to(embeddings.dtype)
             noise = self.climb(noise, gradient, batch)
         divergence = self.divergence(model, embeddings + noise, logits, batch, repeat)
         # a zero weight must not show in the log either

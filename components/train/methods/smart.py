@@ -68,7 +68,7 @@ class Smart(Perturbation):
         self, model: nn.Module, embeddings: Tensor, logits: Tensor, batch: Batch, progress: Progress, repeat: Callable[[], None]
     ) -> Tensor:
         """The noise that the prediction on it is far from `logits`: (batch, token, hidden), a constant."""
-        noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress)
+        noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress).to(embeddings.dtype)
         if self.perturbation_step_size == 0:
             return self.clip(noise, batch)
 

@@ -1,0 +1,73 @@
+"""The arms of benchmarks/adaptation.py, and what they are run on."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from components import parameters
+
+BASE_BATCH_SIZE = 32
+TRIALS = {"adamw": (1e-4, 2e-4, 5e-5), "lamb": (4e-4, 8e-4, 2e-4)}
+"""Learning rates at batch 32, scaled by the square root of the batch; the likeliest first."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A recipe: what it adds to plain training with AdamW.  like: the arm whose learning rate a control takes."""
+
+    label: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    small_batch: bool = False
+    like: str = ""
+
+    @property
+    def optimizer(self) -> parameters.Optimizer:
+        return "lamb" if self.settings.get("optimizer") == "lamb" else "adamw"
+
+
+def control(label: str, **settings: Any) -> Arm:
+    named = {f"perturbation_{name}": value for name, value in settings.items() if name != "method"}
+    return Arm(label, {"method": settings.get("method", "scala"), "optimizer": "lamb", **named}, like="scala-lamb")
+
+
+ARMS = {
+    "adamw-small": Arm("AdamW, small batch", {"method": "plain"}, small_batch=True),
+    "adamw": Arm("AdamW", {"method": "plain"}),
+    "lamb": Arm("LAMB", {"method": "plain", "optimizer": "lamb"}),
+    "scala-adamw": Arm("ScaLA, AdamW", {"method": "scala"}),
+    "scala-lamb": Arm("ScaLA, LAMB", {"method": "scala", "optimizer": "lamb"}),
+    "no-delay": control("  no delay", start=0.0),
+    "two-steps": control("  K = 2", steps=2),
+    "three-steps": control("  K = 3", steps=3),
+    "random": control("  random noise only", step_size=0.0),
+    "dropout": control("  no noise, dropout drawn anew", radius=0.0),
+    "shared": control("  noise, dropout shared", dropout="shared"),
+    "label": control("  label loss in place of divergence", divergence="label"),
+    "free": control("  direction from the clean backward", direction="label"),
+    "every-other": control("  noise at every other update", interval=2),
+    "half-batch": control("  noise on half of the batch", fraction=0.5),
+    "rdrop": control("R-Drop, LAMB", method="rdrop"),
+    "pgd": control("PGD-1, LAMB", method="pgd"),
+    "freelb": control("FreeLB m = 2, LAMB", method="freelb", steps=2),
+    "smart": control("SMART, LAMB", method="smart"),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The rows and batches of a task.  num_scored: other training rows, to score on; 0 scores on the validation split."""
+
+    num_rows: int
+    num_scored: int
+    num_epochs: int
+    small_batch: int
+    large_batch: int
+
+    def batch_size(self, arm: Arm) -> int:
+        return self.small_batch if arm.small_batch else self.large_batch
+
+
+PROTOCOLS = {
+    "sst2": Protocol(20_000, 20_000, 3, 32, 1024),  # the 872 validation rows cannot tell 1 point; 20,000 tell 0.2
+    "rte": Protocol(2_490, 0, 3, 32, 256),
+}
+QUICK = {"sst2": Protocol(512, 500, 1, 32, 128), "rte": Protocol(256, 100, 1, 32, 64)}
