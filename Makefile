@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-slow compile parity clean
+.PHONY: help run test lint test-slow compile parity methods adaptation clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -37,6 +37,12 @@ compile: $(READY) ## build/adapt.yaml and build/components/*.yaml for Kubeflow
 
 parity: $(READY) ## plain fine-tuning against the Hugging Face Trainer on SST-2 (an hour; GLUE_DIR says where the data is)
 	$(BIN)/python benchmarks/parity.py --source $(GLUE_DIR) --output-dir build/parity
+
+methods: $(READY) ## what an update of each method costs, against plain training (half an hour)
+	$(BIN)/python benchmarks/methods.py
+
+adaptation: $(READY) ## small batches, large batches, noise and its controls on SST-2 (a day on a laptop; resumes)
+	$(BIN)/python benchmarks/adaptation.py --source $(GLUE_DIR)
 
 clean: ## remove build/ and .venv (runs/ stays: it is yours)
 	rm -rf build $(VENV)

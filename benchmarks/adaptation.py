@@ -37,7 +37,7 @@ from components import cli, parameters
 from components.errors import UserError
 from components.evaluate.metrics import measure, score
 from components.evaluate.stage import predict
-from components.models import load_model
+from components.models import load_model, load_tokenizer
 from components.tasks import TASKS
 from components.tokenize.stage import tokenize
 from components.train.data import num_examples, read_split, updates_per_epoch
@@ -225,7 +225,9 @@ def reference(bench: Bench) -> dict[str, Any]:
     if not path.is_file():
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         arithmetic = choose_arithmetic("auto", device)
-        network = load_model(bench.model, TASKS[bench.task], 0, parameters.dropout).to(device).train()  # type: ignore[arg-type]
+        vocabulary_size = len(load_tokenizer(bench.model))
+        network: Any = load_model(bench.model, TASKS[bench.task], vocabulary_size, parameters.dropout)
+        network.to(device).train()
         rows = read_split(bench.data_dir / "train.parquet")
         passes = {
             str(size): measure_passes(network, rows, size, MICRO_BATCH, arithmetic, num_updates=max(1, 512 // size))

@@ -69,10 +69,11 @@ class MetricsLog:
         sums = torch.stack([sums for _, sums, _ in self.pending])
         if self.ranks.count > 1:
             dist.all_reduce(sums)
-        scalars = torch.stack([torch.stack([*scalars.values()]) for _, _, scalars in self.pending]).tolist()
-        for (line, _, named), losses, values in zip(self.pending, sums.tolist(), scalars, strict=True):
-            line |= dict(zip((*self.names, *named), (*losses, *values), strict=True))
-            self._check(line)
+        scalars = iter(torch.stack([scalar for _, _, scalars in self.pending for scalar in scalars.values()]).tolist())
+        for (line, _, named), losses in zip(self.pending, sums.tolist(), strict=True):
+            line |= self._checked(
+                line["update"], dict(zip(self.names, losses, strict=True)), {name: next(scalars) for name in named}
+            )
             if self.file:
                 self.file.write(json.dumps(line) + "\n")
         self.pending.clear()
@@ -85,24 +86,25 @@ class MetricsLog:
                 text = f"update {line['update']}: loss {line['loss']:.4f}, {rate:.0f} samples/s, {left} left"
                 print(text, file=sys.stderr, flush=True)
 
-    def _check(self, line: dict[str, Any]) -> None:
-        """Raises:
-        UserError: a loss or the gradient was not finite.
+    def _checked(self, update: int, losses: dict[str, float], scalars: dict[str, float]) -> dict[str, float]:
+        """What the update's line says of its losses and its gradient.
+
+        Raises:
+            UserError: one of them is not finite.
         """
-        if self.may_skip and all(math.isfinite(line[name]) for name in self.names) and not math.isfinite(line["gradient_norm"]):
-            for name in set(line) - {"update", "epoch", "learning_rate", "examples", "seconds", *self.names}:
-                del line[name]
-            line["skipped"] = 1
+        norm = {"gradient_norm": scalars["gradient_norm"]}
+        if bad := [f"{name} is {value}" for name, value in (losses | norm).items() if not math.isfinite(value)]:
+            if not self.may_skip or bad[0].split()[0] != "gradient_norm":
+                raise UserError(f"update {update} ({self.method}): {', '.join(bad)}: lower learning_rate")
             self.num_skipped += 1
-            if self.num_skipped < MOST_SKIPPED:
-                return
-            raise UserError(
-                f"update {line['update']} ({self.method}): the gradient overflowed fp16 {MOST_SKIPPED} updates in a row, at "
-                "whatever scale of the loss: take --precision bf16 or fp32, or lower learning_rate"
-            )
+            if self.num_skipped == MOST_SKIPPED:
+                raise UserError(
+                    f"update {update} ({self.method}): the gradient overflowed fp16 {MOST_SKIPPED} updates in a row, at every "
+                    "scale of the loss: take --precision bf16 or fp32, or lower learning_rate"
+                )
+            return {**losses, "skipped": 1}
         self.num_skipped = 0
-        if bad := [f"{name} is {line[name]}" for name in (*self.names, "gradient_norm") if not math.isfinite(line[name])]:
-            raise UserError(f"update {line['update']} ({self.method}): {', '.join(bad)}: lower learning_rate")
+        return {**losses, **scalars}
 
     def close(self) -> None:
         self.bar.close()

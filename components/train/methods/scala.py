@@ -115,11 +115,11 @@ class Scala(Smart):
             gradient, embeddings, logits = embeddings.grad, embed(batch.input_ids), logits.detach()
             total, parts = torch.zeros_like(total), {}
 
-        weight = self.perturbation_weight / self.perturbation_fraction
+        scale = 1 / self.perturbation_fraction
         if self.perturbation_fraction < 1:
             chosen = choose(batch, self.perturbation_fraction, progress)
-            if not len(chosen):  # one without weight: under DDP every rank runs the same passes
-                chosen, weight = torch.zeros(1, dtype=torch.int64), 0.0
+            if not len(chosen):  # one that does not count: under DDP every rank runs the same passes
+                chosen, scale = torch.zeros(1, dtype=torch.int64), 0.0
             batch = batch.take(chosen)
             here = chosen.to(embeddings.device, non_blocking=True)
             embeddings, logits = embeddings[here], logits[here]
@@ -129,6 +129,5 @@ class Scala(Smart):
         else:
             noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress).to(embeddings.dtype)
             noise = self.climb(noise, gradient, batch)
-        divergence = self.divergence(model, embeddings + noise, logits, batch, repeat)
-        # a zero weight must not show in the log either
-        yield Loss(total + weight * divergence, {**parts, "divergence": divergence * (weight > 0) / self.perturbation_fraction})
+        divergence = scale * self.divergence(model, embeddings + noise, logits, batch, repeat)
+        yield Loss(total + self.perturbation_weight * divergence, {**parts, "divergence": divergence})

@@ -1,0 +1,103 @@
+"""The benchmarks run from their command lines, resume, and add up their reference time rightly."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from arms import ARMS, TRIALS
+from reference import reference_seconds
+from support import ROOT
+
+from components import parameters
+from components.train.stage import build_method
+
+DEFAULTS = {name: value for name, value in vars(parameters).items() if name.startswith("perturbation_")}
+
+
+def benchmark(name: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "MPLCONFIGDIR": "/tmp"})
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SST-2's schema, 600 rows."""
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "sst2").mkdir()
+    sentences = [f"{'fine' if number % 2 else 'dull'} film number {number}" for number in range(600)]
+    table = pa.table({"sentence": sentences, "label": [number % 2 for number in range(600)], "idx": list(range(600))})
+    pq.write_table(table, folder / "sst2" / "train.parquet")
+    return folder
+
+
+def test_every_methods_cost_is_measured_beside_its_card(tmp_path: Path) -> None:
+    sizes = ("--batch-size", 8, "--per-device-batch-size", 8, "--rounds", 2)
+    done = benchmark("methods", "--model", "tiny", "--output-dir", tmp_path, *sizes)
+    written = json.loads((tmp_path / "methods.json").read_text())["methods"]
+    assert written["plain"]["ratio"] == 1.0
+    assert written["scala"]["model"] == pytest.approx(8 / 3)
+    assert written["scala, mean over a run"]["model"] == pytest.approx(11 / 6)
+    assert all(result["low"] <= result["ratio"] <= result["high"] for result in written.values())
+    assert all(name in done.stdout for name in written)
+    assert (tmp_path / "methods.png").stat().st_size > 1000
+
+
+def test_adaptation_runs_every_arm_once_and_resumes(tmp_path: Path, source: Path) -> None:
+    arguments = ("--source", source, "--output-dir", tmp_path, "--model", "tiny", "--quick")
+    benchmark("adaptation", *arguments, "--arms", "adamw-small", "scala-lamb")
+    records = sorted((tmp_path / "quick" / "runs").glob("*.json"))
+    assert [record.name for record in records] == ["sst2-adamw-small-0.0001-0.json", "sst2-scala-lamb-0.0004-0.json"]
+    before = [record.stat().st_mtime_ns for record in records]
+
+    done = benchmark("adaptation", *arguments)
+    assert [record.stat().st_mtime_ns for record in records] == before
+    written = json.loads((tmp_path / "quick" / "adaptation-sst2.json").read_text())["arms"]
+    assert list(written) == list(ARMS)
+    for name, row in written.items():
+        assert 0 <= row["low"] <= row["median"] <= row["high"] <= 1
+        assert row["updates"] == (16 if ARMS[name].small_batch else 4)
+        assert row["examples"] == 256
+        assert row["reference_seconds"] > 0
+        assert row["label"] in done.stdout
+    assert (tmp_path / "quick" / "adaptation-sst2.png").stat().st_size > 1000
+    assert not list((tmp_path / "quick" / "runs").glob("*/"))  # no models are left
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--arms", "adam"), "unknown arm 'adam'"),
+        (("--tasks", "cola"), "unknown task 'cola'"),
+        (("--num-trials", 0), "num_trials"),
+        ((), "has 600 training rows of sst2: too few"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, source: Path, arguments: tuple[object, ...], message: str) -> None:
+    done = benchmark("adaptation", "--source", source, "--output-dir", tmp_path, *arguments, code=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_reference_time_is_the_sum_over_updates_and_passes() -> None:
+    passes, step = {"forward": 1.0, "input_backward": 10.0, "backward": 100.0}, 1000.0
+    settings: dict[str, Any] = {**DEFAULTS, "perturbation_start": 0.5}
+    # 4 updates of 10, 10, 10 and 5 examples (35 rows); the last two are noisy: 3 forwards, 1 to the inputs, 2 backwards
+    expected = 20 * 101 + 15 * (3 + 10 + 200) + 4 * 1000
+    assert reference_seconds(build_method("scala", settings), passes, step, 4, 35, 10) == pytest.approx(expected)
+    plain = reference_seconds(build_method("plain", settings), passes, step, 4, 35, 10)
+    assert plain == pytest.approx(35 * 101 + 4 * 1000)
+
+
+def test_every_control_takes_a_rate_that_is_tuned() -> None:
+    for arm in ARMS.values():
+        assert not arm.like or (not ARMS[arm.like].like and ARMS[arm.like].optimizer == arm.optimizer)
+        assert len(TRIALS[arm.optimizer]) == 3
+        build_method(arm.settings["method"], {**DEFAULTS, **arm.settings})
