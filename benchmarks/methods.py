@@ -2,10 +2,10 @@
 
     python benchmarks/methods.py [--quick]
 
-All methods compute the same update of the same examples, in turn, so that a machine that slows down slows down all of them; the
-ratio to plain is taken within each round, and its median over the rounds is shown. An update is everything: batches, passes,
-clipping, optimizer. The examples are random tokens with SST-2's lengths (4 to 64 tokens, 13 on average): costs do not depend on
-what the words are. Prints a table; writes methods.json and methods.png.
+All methods compute the same update of the same examples, micro-batch by micro-batch in turn, so that a machine that slows down
+slows down all of them alike; the ratio to plain is taken within each round, and its median over the rounds is shown. An update
+is everything: batches, passes, clipping, optimizer. The examples are random tokens with SST-2's lengths (4 to 64 tokens, 13 on
+average): costs do not depend on what the words are. Prints a table; writes methods.json and methods.png.
 """
 
 import json
@@ -94,12 +94,17 @@ def methods(
 
     seconds: dict[str, list[float]] = {name: [] for name in built}
     for method in built.values():
-        update_seconds(network, method, rows, pieces[:1], arithmetic, optimizer)  # warm
-    with tqdm(total=rounds * len(built), desc="methods", unit=" updates", disable=None) as bar:
+        pass_seconds(network, method, rows, pieces[0], arithmetic)  # warm
+    with tqdm(total=rounds * len(pieces), desc="methods", unit=" micro-batches", disable=None) as bar:
         for _ in range(rounds):
-            for name, method in built.items():
-                seconds[name].append(update_seconds(network, method, rows, pieces, arithmetic, optimizer))
+            spent = dict.fromkeys(built, 0.0)
+            for piece in pieces:
+                for name, method in built.items():
+                    spent[name] += pass_seconds(network, method, rows, piece, arithmetic)
                 bar.update()
+            step = step_seconds(network, arithmetic, optimizer)
+            for name in built:
+                seconds[name].append(spent[name] + step)
 
     results = {name: summarize(method, seconds[name], seconds["plain"]) for name, method in built.items()}
     if "scala" in built:
@@ -131,21 +136,21 @@ def random_rows(count: int, vocab_size: int) -> Split:
     return Split({"input_ids": tokens}, offsets, torch.randint(0, 2, (count,), generator=generator))
 
 
-def update_seconds(
-    network: nn.Module,
-    method: Method,
-    rows: Split,
-    pieces: list[Tensor],
-    arithmetic: Arithmetic,
-    optimizer: torch.optim.Optimizer,
-) -> float:
+def pass_seconds(network: nn.Module, method: Method, rows: Split, piece: Tensor, arithmetic: Arithmetic) -> float:
+    """A micro-batch, from its row numbers to its gradient."""
     torch.manual_seed(0)
     synchronize(arithmetic.device)
     started = time.perf_counter()
-    batches = (rows.batch(piece, 0, arithmetic.device) for piece in pieces)
-    weight = 1 / sum(map(len, pieces))
-    for _ in accumulate_gradients(network, method, batches, len(pieces), NOISY, weight, arithmetic):
+    batches = [rows.batch(piece, 0, arithmetic.device)]
+    for _ in accumulate_gradients(network, method, batches, 1, NOISY, 1 / len(piece), arithmetic):
         pass
+    synchronize(arithmetic.device)
+    return time.perf_counter() - started
+
+
+def step_seconds(network: nn.Module, arithmetic: Arithmetic, optimizer: torch.optim.Optimizer) -> float:
+    """What ends an update: clipping and the optimizer's step."""
+    started = time.perf_counter()
     arithmetic.scaler.unscale_(optimizer)
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     arithmetic.scaler.step(optimizer)
