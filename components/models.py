@@ -3,6 +3,7 @@
 transformers takes seconds to import, torch with it: both are imported where they are used, so that `--help` need not wait.
 """
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,9 +134,13 @@ def _tiny_tokenizer() -> "PreTrainedTokenizerBase":
     """BERT's, over the words of the sample and, for any other word, its characters. The same every time."""
     from transformers import BertTokenizer
 
+    return BertTokenizer(vocab=dict(_tiny_vocabulary()), do_lower_case=True, model_max_length=TINY["max_position_embeddings"])
+
+
+@functools.cache
+def _tiny_vocabulary() -> dict[str, int]:
     rows = [row for name in GRAMMARS for split in generate(TASKS[name], 500, 0).values() for row in split]
     words = sorted({word for texts, _ in rows for text in texts for word in text.split()})
     characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{character}" for character in characters)]
-    vocabulary: dict[str, Any] = {token: number for number, token in enumerate(dict.fromkeys([*tokens, *words]))}
-    return BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=TINY["max_position_embeddings"])
+    return {token: number for number, token in enumerate(dict.fromkeys([*tokens, *words]))}
