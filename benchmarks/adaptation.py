@@ -4,8 +4,9 @@
 
 Every arm trains the same model on the same rows for the same number of epochs, with its learning rate decayed to exactly zero
 at its own end, and is scored once, at that end (No Train No Gain, arXiv 2307.06440: final models only, tuned baselines). Each
-tuned arm first tries the same number of learning rates with the first seed, then the best of them runs with the other seeds; a
-control takes the learning rate of the arm that it is a control of.
+tuned arm first tries the same number of learning rates with the first seed (one, its double, then on upwards or downwards as
+the scores say), then the best of them runs with the other seeds; a control takes the learning rate of the arm that it is a
+control of.
 
 A finished run is a JSON file in OUTPUT_DIR/runs and is not run again: stop it when you like, and start the command twice to
 share the work between two processes. Prints a table; writes adaptation.json and adaptation.png. Wall seconds are of whatever
@@ -29,7 +30,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pyarrow.parquet as pq
 import torch
-from arms import ARMS, BASE_BATCH_SIZE, PROTOCOLS, QUICK, TRIALS, Protocol
+from arms import ARMS, BASE_BATCH_SIZE, FIRST_RATES, PROTOCOLS, QUICK, Protocol
 from reference import measure_passes, measure_step, reference_seconds
 from transformers import AutoModelForSequenceClassification
 
@@ -42,9 +43,9 @@ from components.tasks import TASKS
 from components.tokenize.stage import tokenize
 from components.train.data import num_examples, read_split, updates_per_epoch
 from components.train.precision import choose_arithmetic
-from components.train.stage import build_method, train
+from components.train.stage import build_method, prepare_model, train
 
-MICRO_BATCH = 16
+MICRO_BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,21 @@ class Bench:
         return found
 
     def trials(self, arm: str) -> dict[float, float]:
-        """Learning rate -> score of the first seed, of a tuned arm's finished trials."""
-        rates = TRIALS[ARMS[arm].optimizer][: self.num_trials]
-        found = {rate: self.result(arm, rate, self.seeds[0]) for rate in rates}
-        return {rate: result["score"] for rate, result in found.items() if result}
+        """Learning rate -> score of the first seed, of a tuned arm's finished trials: a first rate, its double, then on by
+        factors of two on the side that scored more.
+        """
+        found: dict[float, float] = {}
+        while len(found) < self.num_trials and (result := self.result(arm, self.next_rate(arm, found), self.seeds[0])):
+            found[self.next_rate(arm, found)] = result["score"]
+        return found
+
+    @staticmethod
+    def next_rate(arm: str, tried: dict[float, float]) -> float:
+        if not tried:
+            return FIRST_RATES[ARMS[arm].optimizer]
+        if len(tried) == 1 or max(tried, key=lambda rate: tried[rate]) == max(tried):
+            return 2 * max(tried)
+        return min(tried) / 2
 
     def best_rate(self, arm: str) -> float | None:
         """Of the finished trials; None before the first."""
@@ -85,9 +97,13 @@ class Bench:
         return len(self.trials(ARMS[arm].like or arm)) == self.num_trials
 
     def wanted(self, arms: list[str]) -> list[tuple[str, float, int]]:
-        """Runs that can be named by now, first things first: trials, the other seeds of tuned arms, controls."""
+        """Runs that are left and can be named by now, first things first: trials, the other seeds of tuned arms, controls."""
         tuned = [arm for arm in arms if not ARMS[arm].like]
-        runs = [(arm, TRIALS[ARMS[arm].optimizer][trial], self.seeds[0]) for trial in range(self.num_trials) for arm in tuned]
+        trials = {arm: self.trials(arm) for arm in tuned if not self.is_tuned(arm)}
+        runs = [
+            (arm, self.next_rate(arm, tried), self.seeds[0])
+            for arm, tried in sorted(trials.items(), key=lambda item: len(item[1]))
+        ]
         ready = [arm for arm in arms if self.is_tuned(arm)]
         best = {arm: rate for arm in ready if (rate := self.best_rate(arm)) is not None}
         runs += [(arm, best[arm], seed) for seed in self.seeds[1:] for arm in ready if arm in tuned]
@@ -186,7 +202,7 @@ def run(bench: Bench, name: str, rate: float, seed: int) -> None:
         base_batch_size=BASE_BATCH_SIZE,
         global_batch_size=bench.protocol.batch_size(arm),
         num_epochs=bench.protocol.num_epochs,
-        per_device_batch_size=MICRO_BATCH,
+        micro_batch_tokens=MICRO_BATCH_TOKENS,
         seed=seed,
         log_interval=5,
         **arm.settings,
@@ -227,13 +243,13 @@ def reference(bench: Bench) -> dict[str, Any]:
         arithmetic = choose_arithmetic("auto", device)
         vocabulary_size = len(load_tokenizer(bench.model))
         network: Any = load_model(bench.model, TASKS[bench.task], vocabulary_size, parameters.dropout)
-        network.to(device).train()
+        prepare_model(network, device)
         rows = read_split(bench.data_dir / "train.parquet")
         passes = {
-            str(size): measure_passes(network, rows, size, MICRO_BATCH, arithmetic, num_updates=max(1, 512 // size))
+            str(size): measure_passes(network, rows, size, MICRO_BATCH_TOKENS, arithmetic, num_updates=max(1, 512 // size))
             for size in {bench.protocol.small_batch, bench.protocol.large_batch}
         }
-        steps = {name: measure_step(network, name, device) for name in TRIALS}  # type: ignore[arg-type]
+        steps = {name: measure_step(network, name, device) for name in FIRST_RATES}  # type: ignore[arg-type]
         machine = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
         path.write_text(json.dumps({"machine": machine, "passes": passes, "steps": steps}, indent=1) + "\n")
     measured: dict[str, Any] = json.loads(path.read_text())

@@ -6,8 +6,8 @@ from typing import Any
 from components import parameters
 
 BASE_BATCH_SIZE = 32
-TRIALS = {"adamw": (1e-4, 2e-4, 5e-5), "lamb": (4e-4, 8e-4, 2e-4)}
-"""Learning rates at batch 32, scaled by the square root of the batch; the likeliest first."""
+FIRST_RATES = {"adamw": 1e-4, "lamb": 4e-4}
+"""Where the search for a learning rate begins: at batch 32, scaled by the square root of the batch."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ from components.tasks import TASKS
 from components.train.data import Split, micro_batches
 from components.train.methods import Method, Progress
 from components.train.optimizers import build_optimizer
+from components.train.packing import is_packed
 from components.train.precision import Arithmetic, choose_arithmetic
-from components.train.stage import build_method
+from components.train.stage import build_method, prepare_model
 from components.train.update import accumulate_gradients
 
 NOISY = Progress(update=1, num_updates=2, seed=0)  # half way, where ScaLA's noise has begun
@@ -58,7 +59,7 @@ def methods(
     output_dir: Path = Path("build/methods"),
     model: str = "minilm",
     batch_size: int = 1024,
-    per_device_batch_size: int = 32,
+    micro_batch_tokens: int = 2048,
     rounds: int = 5,
     cases: list[str] = list(CASES),
     precision: Precision = "auto",
@@ -70,7 +71,7 @@ def methods(
         output_dir: Folder for methods.json and methods.png.
         model: As in components.train.
         batch_size: Examples per update.
-        per_device_batch_size: Examples per micro-batch.
+        micro_batch_tokens: About the most tokens of a micro-batch.
         rounds: Times that each method is measured.
         cases: Some of the cases, by the names in the table; plain is always one of them.
         precision: As in components.train.
@@ -78,16 +79,16 @@ def methods(
     """
     if quick:
         batch_size, rounds = min(batch_size, 128), min(rounds, 3)
-    if min(batch_size, per_device_batch_size, rounds) < 1:
-        raise UserError("batch_size, per_device_batch_size and rounds must be 1 or more")
+    if min(batch_size, micro_batch_tokens, rounds) < 1:
+        raise UserError("batch_size, micro_batch_tokens and rounds must be 1 or more")
     if unknown := [case for case in cases if case not in CASES]:
         raise UserError(f"unknown case {unknown[0]!r}: take {', '.join(CASES)}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arithmetic = choose_arithmetic(precision, device)
     network: Any = load_model(model, TASKS["sst2"], len(load_tokenizer(model)), parameters.dropout)
-    network.to(device).train()
+    prepare_model(network, device)
     rows = random_rows(batch_size, network.config.vocab_size)
-    pieces = micro_batches(torch.arange(batch_size), rows.lengths, per_device_batch_size, 0, 1)
+    pieces = micro_batches(torch.arange(batch_size), rows.lengths, micro_batch_tokens, 0, 1)
     chosen = {name: case for name, case in CASES.items() if name == "plain" or name in cases}
     built: dict[str, Method] = {name: build_method(case["method"], {**DEFAULTS, **case}) for name, case in chosen.items()}
     optimizer = build_optimizer("adamw", network, 1e-6, 0.0)
@@ -114,14 +115,14 @@ def methods(
     machine = f"{device.type}, {torch.get_num_threads()} threads, {arithmetic.name}, torch {torch.__version__}"
     if device.type == "cuda":
         machine = f"{torch.cuda.get_device_name()}, {arithmetic.name}, torch {torch.__version__}"
-    print(f"{model}, {batch_size} examples an update, micro-batches of {per_device_batch_size}, {rounds} rounds; {machine}")
+    print(f"{model}, {batch_size} examples an update, micro-batches of {micro_batch_tokens} tokens, {rounds} rounds; {machine}")
     print(f"{'method':26} {'card':>6} {'measured':>9} {'range':>13} {'measured / card':>16}")
     for name, result in results.items():
         extent = f"{result['low']:.2f}-{result['high']:.2f}"
         share = result["ratio"] / result["model"]
         print(f"{name:26} {result['model']:6.2f} {result['ratio']:9.2f} {extent:>13} {share:16.2f}")
     output_dir.mkdir(parents=True, exist_ok=True)
-    setting = {"model": model, "batch_size": batch_size, "per_device_batch_size": per_device_batch_size, "rounds": rounds}
+    setting = {"model": model, "batch_size": batch_size, "micro_batch_tokens": micro_batch_tokens, "rounds": rounds}
     written = {"machine": machine, **setting, "methods": results}
     (output_dir / "methods.json").write_text(json.dumps(written, indent=1) + "\n")
     plot(results, output_dir / "methods.png", f"{model}, batch {batch_size}; {machine}")
@@ -141,7 +142,7 @@ def pass_seconds(network: nn.Module, method: Method, rows: Split, piece: Tensor,
     torch.manual_seed(0)
     synchronize(arithmetic.device)
     started = time.perf_counter()
-    batches = [rows.batch(piece, 0, arithmetic.device)]
+    batches = [rows.batch(piece, 0, arithmetic.device, is_packed(network))]  # type: ignore[arg-type]
     for _ in accumulate_gradients(network, method, batches, 1, NOISY, 1 / len(piece), arithmetic):
         pass
     synchronize(arithmetic.device)
@@ -155,7 +156,7 @@ def step_seconds(network: nn.Module, arithmetic: Arithmetic, optimizer: torch.op
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     arithmetic.scaler.step(optimizer)
     arithmetic.scaler.update()
-    optimizer.zero_grad()
+    optimizer.zero_grad(set_to_none=False)
     synchronize(arithmetic.device)
     return time.perf_counter() - started
 

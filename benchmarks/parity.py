@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import torch
+from transformers import PreTrainedModel
 
 from components import cli
 from components.errors import UserError
@@ -79,7 +79,7 @@ def parity(
     (output_dir / "parity.json").write_text(json.dumps({**results, "difference": difference}, indent=1) + "\n")
 
 
-def _ours(data_dir: Path, output_dir: Path, model: str, num_epochs: int, learning_rate: float, seed: int) -> torch.nn.Module:
+def _ours(data_dir: Path, output_dir: Path, model: str, num_epochs: int, learning_rate: float, seed: int) -> PreTrainedModel:
     from transformers import AutoModelForSequenceClassification
 
     train(
@@ -97,19 +97,13 @@ def _ours(data_dir: Path, output_dir: Path, model: str, num_epochs: int, learnin
         seed=seed,
         log_interval=50,
     )
-    trained: torch.nn.Module = AutoModelForSequenceClassification.from_pretrained(output_dir)
+    trained: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(output_dir)
     return trained
 
 
-def _trainer(data_dir: Path, output_dir: Path, model: str, num_epochs: int, learning_rate: float, seed: int) -> torch.nn.Module:
+def _trainer(data_dir: Path, output_dir: Path, model: str, num_epochs: int, learning_rate: float, seed: int) -> PreTrainedModel:
     from datasets import Dataset
-    from transformers import (
-        AutoModelForSequenceClassification,
-        DataCollatorWithPadding,
-        Trainer,
-        TrainingArguments,
-        set_seed,
-    )
+    from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
 
     set_seed(seed)
     fresh = AutoModelForSequenceClassification.from_pretrained(find_model(model), num_labels=2)
@@ -131,7 +125,7 @@ def _trainer(data_dir: Path, output_dir: Path, model: str, num_epochs: int, lear
     return fresh
 
 
-def _score(model: torch.nn.Module, data_dir: Path) -> float:
+def _score(model: PreTrainedModel, data_dir: Path) -> float:
     rows = read_split(data_dir / "validation.parquet")
     _, predictions = predict(model.eval(), rows, 0, TASK, "the held-out rows")
     return score(measure(TASK, rows.labels.numpy(), predictions))

@@ -14,6 +14,7 @@ from components.parameters import Optimizer
 from components.train.data import Split, micro_batches, rows_of_update, updates_per_epoch
 from components.train.methods import Method, Progress, task_losses
 from components.train.optimizers import build_optimizer
+from components.train.packing import is_packed
 from components.train.precision import Arithmetic
 
 PASSES = ("forward", "input_backward", "backward")
@@ -23,7 +24,7 @@ def measure_passes(
     network: nn.Module,
     rows: Split,
     batch_size: int,
-    per_device_batch_size: int,
+    micro_batch_tokens: int,
     arithmetic: Arithmetic,
     num_updates: int,
     rounds: int = 3,
@@ -32,13 +33,13 @@ def measure_passes(
     pieces = []
     for update in range(num_updates):
         chosen = rows_of_update(update, len(rows), batch_size, 0)
-        pieces += micro_batches(chosen, rows.lengths[chosen], per_device_batch_size, 0, 1)
+        pieces += micro_batches(chosen, rows.lengths[chosen], micro_batch_tokens, 0, 1)
     embed = network.get_input_embeddings()  # type: ignore[operator]
     seconds: dict[str, list[float]] = {name: [] for name in PASSES}
     for number in range(rounds + 1):
         spent = dict.fromkeys(PASSES, 0.0)
         for piece in pieces if number else pieces[:2]:  # the first round warms
-            batch = rows.batch(piece, 0, arithmetic.device)
+            batch = rows.batch(piece, 0, arithmetic.device, is_packed(network))  # type: ignore[arg-type]
             times = [_now(arithmetic.device)]
             with arithmetic.autocast():
                 embeddings = embed(batch.input_ids)
@@ -50,7 +51,7 @@ def measure_passes(
             times.append(_now(arithmetic.device))
             for name, start, end in zip(PASSES, times, times[1:], strict=False):
                 spent[name] += end - start
-        network.zero_grad()
+        network.zero_grad(set_to_none=False)
         if number:
             for name, value in spent.items():
                 seconds[name].append(value / sum(map(len, pieces)))
@@ -68,7 +69,7 @@ def measure_step(network: nn.Module, optimizer: Optimizer, device: torch.device,
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         built.step()
         seconds.append(_now(device) - started)
-    network.zero_grad()
+    network.zero_grad(set_to_none=False)
     return statistics.median(seconds[1:])
 
 

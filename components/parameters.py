@@ -99,8 +99,9 @@ num_updates: int = 0
 global_batch_size: int = 0
 """Examples per update, over all ranks. 0 takes the largest power of two from 32 to 1024 that leaves 60 updates an epoch."""
 
-per_device_batch_size: int = 16
-"""Examples that one rank computes at once, of like length. Changes speed and memory, never the result; raise it on GPUs."""
+micro_batch_tokens: int = 0
+"""Tokens that one rank computes at once: an update's examples are cut into pieces of about as many, of like length. Changes
+speed and memory, never the result. 0: 2048 on a CPU, 16384 on a GPU."""
 
 precision: Precision = "auto"
 """Arithmetic of the matrix products: `bf16` or `fp16` (autocast; fp16 scales the loss), `fp32`, `fp64` (slow, to check that

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging
 
 from components.artifacts import Artifact, Manifest, read_manifest
@@ -24,6 +24,7 @@ from components.tasks import Task
 from components.tokenize.stage import EXAMPLES, TOKENIZER, tokenizer_digest
 from components.train.data import Split, read_split
 from components.train.log import METRICS as TRAINING_METRICS
+from components.train.packing import is_packed, pack
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
@@ -55,6 +56,7 @@ def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
     logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = AutoModelForSequenceClassification.from_pretrained(model_dir, dtype="float32").to(device).eval()
+    pack(model)
     with artifact.building() as folder:
         results: dict[str, Any] = {"task": task.name, "splits": {}}
         tables = []
@@ -98,14 +100,14 @@ def summary(results: dict[str, Any]) -> list[str]:
     return [*lines, f"score {results['score']:.4f} ({rivals})"]
 
 
-def predict(model: nn.Module, rows: Split, pad_id: int, task: Task, split: str) -> tuple[np.ndarray, np.ndarray]:
+def predict(model: PreTrainedModel, rows: Split, pad_id: int, task: Task, split: str) -> tuple[np.ndarray, np.ndarray]:
     """(rows, outputs) probabilities or scores, and (rows,) class numbers or scores."""
     order = rows.lengths.argsort(descending=True, stable=True)
     outputs = torch.empty(len(rows), task.num_outputs)
     device = next(model.parameters()).device
     with torch.inference_mode(), tqdm(total=len(rows), desc=f"evaluate {split}", unit=" samples", disable=None) as bar:
         for piece in order.split(BATCH_SIZE):
-            batch = rows.batch(piece, pad_id, device)
+            batch = rows.batch(piece, pad_id, device, is_packed(model))
             logits: Tensor = model(input_ids=batch.input_ids, **batch.context).logits
             outputs[piece] = (logits if task.is_regression else logits.softmax(-1)).float().cpu()
             bar.update(len(piece))

@@ -1,12 +1,16 @@
 """Tokenized Parquet in memory, and which of its rows update t computes, on which rank, in which micro-batch."""
 
 import functools
+import heapq
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
+
+from components.train.packing import Packing
 
 TOKEN_COLUMNS = ("input_ids", "token_type_ids")
 
@@ -17,6 +21,7 @@ class Batch:
 
     input_ids, attention_mask and token_type_ids (None where the model has none): (batch, token) int64.
     labels: (batch,) int64 classes or float32 scores.  rows: (batch,) int64, the examples' row numbers in the split, on the CPU.
+    lengths: (batch,) int64 tokens of each example, on the CPU, for a model that `pack` has prepared; None for any other.
     """
 
     input_ids: Tensor
@@ -24,18 +29,24 @@ class Batch:
     token_type_ids: Tensor | None
     labels: Tensor
     rows: Tensor
+    lengths: Tensor | None = None
 
-    @property
-    def context(self) -> dict[str, Tensor]:
+    @functools.cached_property
+    def context(self) -> dict[str, Any]:
         """The model's inputs besides the tokens themselves."""
-        types = {} if self.token_type_ids is None else {"token_type_ids": self.token_type_ids}
-        return {"attention_mask": self.attention_mask, **types}
+        context: dict[str, Any] = {"attention_mask": self.attention_mask}
+        if self.token_type_ids is not None:
+            context["token_type_ids"] = self.token_type_ids
+        if self.lengths is not None:
+            context["packing"] = Packing.of(self.lengths, self.input_ids.shape[1], self.input_ids.device)
+        return context
 
     def take(self, index: Tensor) -> "Batch":
         """The examples at `index`, (taken,) int64 on the CPU, padded as they are."""
         here = index.to(self.input_ids.device, non_blocking=True)
         types = None if self.token_type_ids is None else self.token_type_ids[here]
-        return Batch(self.input_ids[here], self.attention_mask[here], types, self.labels[here], self.rows[index])
+        lengths = None if self.lengths is None else self.lengths[index]
+        return Batch(self.input_ids[here], self.attention_mask[here], types, self.labels[here], self.rows[index], lengths)
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,8 @@ class Split:
         """Tokens of each row: (num_rows,) int64."""
         return self.offsets.diff()
 
-    def batch(self, rows: Tensor, pad_id: int, device: torch.device) -> Batch:
-        """The examples at `rows`, on `device`."""
+    def batch(self, rows: Tensor, pad_id: int, device: torch.device, packed: bool = False) -> Batch:
+        """The examples at `rows`, on `device`; `packed` for a model that `pack` has prepared."""
         lengths = self.lengths[rows]
         columns = torch.arange(int(lengths.max()))
         mask = columns < lengths[:, None]
@@ -73,6 +84,7 @@ class Split:
             tokens.get("token_type_ids"),
             self.labels[rows].to(device),
             rows,
+            lengths if packed else None,
         )
 
 
@@ -112,14 +124,31 @@ def _epoch_order(epoch: int, num_rows: int, seed: int) -> Tensor:
     return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
-def micro_batches(rows: Tensor, lengths: Tensor, per_device_batch_size: int, rank: int, num_ranks: int) -> list[Tensor]:
-    """This rank's part of an update's rows, longest first, in pieces of like length: little padding, ranks about even.
+def micro_batches(rows: Tensor, lengths: Tensor, micro_batch_tokens: int, rank: int, num_ranks: int) -> list[Tensor]:
+    """This rank's part of an update's rows, longest first, cut into pieces of about equal tokens.
+
+    The longest examples are given out first, each to the rank that has the fewest tokens, so that no rank waits for another.
 
     Args:
         lengths: tokens of each of `rows`.
+        micro_batch_tokens: about the most tokens of a piece; an example alone may have more.
 
     Returns:
         Row numbers of each micro-batch; no micro-batch at all where there are fewer rows than ranks.
     """
-    mine = rows[lengths.argsort(descending=True, stable=True)][rank::num_ranks]
-    return list(mine.split(per_device_batch_size)) if len(mine) else []
+    order = lengths.argsort(descending=True, stable=True)
+    if num_ranks > 1:
+        loads, mine = [(0, each) for each in range(num_ranks)], []
+        for position, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+            load, each = loads[0]
+            heapq.heapreplace(loads, (load + length, each))
+            if each == rank:
+                mine.append(position)
+        order = torch.tensor(mine, dtype=torch.int64)
+    if not len(order):
+        return []
+    ends = lengths[order].cumsum(0)
+    total = int(ends[-1])
+    num_pieces = -(-total // micro_batch_tokens)
+    sizes = ((ends - 1) * num_pieces // total).bincount()
+    return list(rows[order].split(sizes[sizes > 0].tolist()))

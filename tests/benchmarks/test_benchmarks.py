@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from arms import ARMS, TRIALS
+from adaptation import Bench
+from arms import ARMS, QUICK
 from reference import reference_seconds
 from support import ROOT
 
@@ -39,7 +40,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_methods_cost_is_measured_beside_its_card(tmp_path: Path) -> None:
-    sizes = ("--batch-size", 8, "--per-device-batch-size", 8, "--rounds", 2)
+    sizes = ("--batch-size", 8, "--micro-batch-tokens", 100, "--rounds", 2)
     done = benchmark("methods", "--model", "tiny", "--output-dir", tmp_path, *sizes)
     written = json.loads((tmp_path / "methods.json").read_text())["methods"]
     assert written["plain"]["ratio"] == 1.0
@@ -99,5 +100,24 @@ def test_reference_time_is_the_sum_over_updates_and_passes() -> None:
 def test_every_control_takes_a_rate_that_is_tuned() -> None:
     for arm in ARMS.values():
         assert not arm.like or (not ARMS[arm.like].like and ARMS[arm.like].optimizer == arm.optimizer)
-        assert len(TRIALS[arm.optimizer]) == 3
         build_method(arm.settings["method"], {**DEFAULTS, **arm.settings})
+
+
+def test_the_search_for_a_rate_goes_on_where_scores_rise(tmp_path: Path) -> None:
+    bench = Bench("sst2", QUICK["sst2"], tmp_path, "tiny", [0, 1], num_trials=3)
+    (tmp_path / "runs").mkdir()
+
+    def finish(arm: str, rate: float, seed: int, score: float) -> None:
+        bench.record(arm, rate, seed).write_text(json.dumps({"score": score}))
+
+    assert bench.wanted(["adamw", "lamb", "random"]) == [("adamw", 1e-4, 0), ("lamb", 4e-4, 0)]
+    finish("adamw", 1e-4, 0, 0.8)
+    assert bench.wanted(["adamw", "lamb"]) == [("lamb", 4e-4, 0), ("adamw", 2e-4, 0)]
+    finish("adamw", 2e-4, 0, 0.7)
+    assert bench.wanted(["adamw"]) == [("adamw", 5e-5, 0)]
+    finish("lamb", 4e-4, 0, 0.7)
+    finish("lamb", 8e-4, 0, 0.8)
+    assert bench.wanted(["lamb"]) == [("lamb", 16e-4, 0)]
+    finish("adamw", 5e-5, 0, 0.9)
+    assert bench.best_rate("adamw") == 5e-5
+    assert bench.wanted(["adamw", "lamb"])[1:] == [("adamw", 5e-5, 1)]

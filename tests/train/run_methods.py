@@ -15,6 +15,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from components.train import stage
+from components.train.data import read_split
 from components.train.ranks import join_ranks
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -57,13 +58,13 @@ def count(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Te
 
 
 def run(data_dir: Path, output_dir: Path, micro_batch: int) -> dict[str, int]:
-    """Variant -> all-reduces of its whole run."""
+    """Variant -> all-reduces of its whole run.  micro_batch: examples, on average."""
+    lengths = read_split(data_dir / "train.parquet").lengths
+    tokens = 1 if micro_batch == 1 else round(micro_batch * float(lengths.float().mean()))
     reduced = {}
     for name, settings in VARIANTS.items():
         counts["all_reduces"] = 0
-        stage.train(
-            data_dir=data_dir, output_dir=output_dir / name, per_device_batch_size=micro_batch, **{**COMMON, **settings}
-        )
+        stage.train(data_dir=data_dir, output_dir=output_dir / name, micro_batch_tokens=tokens, **{**COMMON, **settings})
         reduced[name] = counts["all_reduces"]
     return reduced
 

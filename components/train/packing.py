@@ -1,0 +1,137 @@
+"""No work on padding, nor on what nobody reads: the encoder sees an update's tokens end to end.
+
+A batch's examples are padded to the longest only where they must lie side by side: in the embeddings, where noise is added, and
+inside the attention itself. Between, all tokens of the batch are one sequence, as in flash-attention's unpadded BERT (Zeng et
+al., arXiv 2208.08124). And since the classification head reads the first token alone, the last layer computes its output and
+feed-forward parts for first tokens alone. Losses and gradients are those of the padded model, but for rounding.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+ATTENTION = "packed"
+FAMILIES = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
+"""config.model_type of the models with an encoder of BERT's build and a head that reads the first token."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the tokens of a padded batch are, among its batch * width places side by side.
+
+    places: (num_tokens,) int64, of each token.  tokens: (batch * width,) int64, of each place; any token where there is none.
+    mask: (batch, width) bool.  firsts: (batch,) int64, tokens that begin an example.  All on the batch's device; `places` and
+    `tokens` are None where nothing is padded.
+    """
+
+    mask: Tensor
+    firsts: Tensor
+    places: Tensor | None = None
+    tokens: Tensor | None = None
+
+    @classmethod
+    def of(cls, lengths: Tensor, width: int, device: torch.device) -> "Packing":
+        """lengths: (batch,) int64, on the CPU, none above `width`."""
+        mask = torch.arange(width) < lengths[:, None]
+        ends = lengths.cumsum(0)
+        firsts = ends - lengths
+        if int(lengths.min()) == width:
+            return cls(mask.to(device, non_blocking=True), firsts.to(device, non_blocking=True))
+        tokens = (firsts[:, None] + torch.arange(width)).clamp_(max=int(ends[-1]) - 1).flatten()
+        places = mask.flatten().nonzero().squeeze(-1)
+        return cls(*(index.to(device, non_blocking=True) for index in (mask, firsts, places, tokens)))
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """(batch, width, features) -> (1, num_tokens, features)"""
+        flat = padded.flatten(0, 1)
+        packed: Tensor = flat if self.places is None else _Take.apply(flat, self.places, self.tokens, self.mask.view(-1, 1))
+        return packed[None]
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """(1, num_tokens, features) -> (batch, width, features). On padding lies anything, which must get no gradient."""
+        flat = packed[0]
+        padded: Tensor = flat if self.tokens is None else _Take.apply(flat, self.tokens, self.places, None)
+        return padded.view(*self.mask.shape, -1)
+
+
+class _Take(torch.autograd.Function):
+    """Rows by index; the gradient comes back by an index too, which is faster than adding up rows that may be the same."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, back: Tensor, mask: Tensor | None) -> Tensor:  # type: ignore[override]
+        """mask: (rows, 1) bool, of the rows that `index` names; None where the rows it leaves out have no gradient."""
+        ctx.save_for_backward(back, mask)
+        return rows.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        back, mask = ctx.saved_tensors
+        gradient = gradient.index_select(0, back)
+        return gradient if mask is None else gradient.mul_(mask), None, None, None
+
+
+def pack(model: PreTrainedModel) -> None:
+    """Prepare the model for packed batches, if its family is known.
+
+    From then on it needs `packing=` beside the attention mask, as `Batch.context` gives it.
+    """
+    if model.config.model_type not in FAMILIES:
+        return
+    AttentionInterface.register(ATTENTION, _attention)
+    model.set_attn_implementation(ATTENTION)
+    encoder: Any = model.base_model.encoder
+    encoder.register_forward_pre_hook(_pack, with_kwargs=True)
+    encoder.register_forward_hook(_firsts_as_sequences)
+    last = encoder.layer[-1].attention
+    last.register_forward_pre_hook(_tell_output, with_kwargs=True)
+    last.output.register_forward_pre_hook(_keep_firsts)
+
+
+def is_packed(model: PreTrainedModel) -> bool:
+    """Has `pack` prepared it?"""
+    return bool(model.config._attn_implementation == ATTENTION)
+
+
+def _pack(encoder: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    return (kwargs["packing"].pack(args[0]), *args[1:]), kwargs
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packing: Packing,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """Each example by itself.  query, key, value: (1, heads, num_tokens, size); returns (1, num_tokens, heads * size)."""
+    heads = query.shape[1]
+    query, key, value = (
+        packing.pad(each.transpose(1, 2).flatten(2)).unflatten(-1, (heads, -1)).transpose(1, 2) for each in (query, key, value)
+    )
+    mask = None if packing.places is None else packing.mask[:, None, None]
+    output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return packing.pack(output.transpose(1, 2).flatten(2)), None
+
+
+def _tell_output(attention: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+    attention.output.packing = kwargs["packing"]  # type: ignore[union-attr]
+
+
+def _keep_firsts(output: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    firsts = output.packing.firsts  # type: ignore[union-attr]
+    return tuple(states.index_select(1, firsts) for states in args)  # type: ignore[arg-type]
+
+
+def _firsts_as_sequences(encoder: nn.Module, args: tuple[Tensor, ...], output: Any) -> Any:
+    """(1, batch, features), an example's first token each, to (batch, 1, features)."""
+    output.last_hidden_state = output.last_hidden_state.transpose(0, 1)
+    return output
