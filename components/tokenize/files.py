@@ -1,6 +1,7 @@
 """One file of texts: GLUE's unquoted TSV, CSV and TSV with quotes, Parquet. What is wrong is named with its file and line."""
 
 import csv
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from components.errors import UserError
 
 SUFFIXES = (".parquet", ".csv", ".tsv")
+ROWS_AT_ONCE = 10_000
 
 
 def find_split(folder: Path, split: str) -> list[Path]:
@@ -27,8 +29,8 @@ def column_names(path: Path) -> list[str]:
     return next(_quoted_rows(path), (0, []))[1]
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """`columns` of a Parquet, CSV or TSV file, in this order; from CSV and TSV all values are strings.
+def read_columns(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """`columns` of a Parquet, CSV or TSV file, in this order, ROWS_AT_ONCE rows at a time; from CSV and TSV all are strings.
 
     Raises:
         UserError: a column that is not there, a row with the wrong number of fields, bytes that are no such file.
@@ -36,17 +38,20 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
     names = column_names(path)
     check_columns(path, columns, names)
     if path.suffix == ".parquet":
-        return _open_parquet(path).read(columns=list(columns)).select(list(columns))
+        try:
+            for batch in _open_parquet(path).iter_batches(ROWS_AT_ONCE, columns=list(columns)):
+                yield pa.table(batch).select(list(columns))
+        except OSError as error:
+            raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+        return
     rows = _quoted_rows(path)
     next(rows)
     positions = [names.index(name) for name in columns]
-    values: list[list[str]] = [[] for _ in columns]
-    for line, row in rows:
-        if len(row) != len(names):
-            raise UserError(f"{path}:{line}: {len(row)} fields instead of {len(names)}: mend the line")
-        for column, position in zip(values, positions, strict=True):
-            column.append(row[position])
-    return pa.table([pa.array(column, pa.string()) for column in values], names=list(columns))
+    while part := list(itertools.islice(rows, ROWS_AT_ONCE)):
+        for line, row in part:
+            if len(row) != len(names):
+                raise UserError(f"{path}:{line}: {len(row)} fields instead of {len(names)}: mend the line")
+        yield pa.table([pa.array([row[at] for _, row in part], pa.string()) for at in positions], names=list(columns))
 
 
 def unquoted_rows(path: Path, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

@@ -1,7 +1,10 @@
 """Texts in, Parquet out: one file per split, ready to train on, with the tokenizer beside it."""
 
 import json
+from array import array
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +18,21 @@ from components.artifacts import Artifact, Manifest, combined_digest
 from components.errors import UserError
 from components.models import load_tokenizer
 from components.parameters import documented
-from components.tasks import Task
-from components.tokenize.read import Source, read_source
+from components.tasks import UNLABELLED, Task
+from components.tokenize.read import read_source
+from components.tokenize.rows import Source, Tables
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 STATISTICS = "statistics.json"
 TOKENIZER = "tokenizer"
 EXAMPLES = "examples.json"
 NUM_EXAMPLES = 5
-ROWS_AT_ONCE = 2000
+ROWS_AT_ONCE = 500
 ROW_GROUP = 50_000
+QUANTILES = {"median_length": 0.5, "p95_length": 0.95, "p99_length": 0.99}
 
 
 @documented
@@ -73,9 +79,10 @@ def tokenize(
     if manifest := artifact.cached():
         return manifest
     with artifact.building() as folder:
-        statistics: dict[str, Any] = {"source_files": found.inputs, "skipped_rows": found.num_skipped, "splits": {}}
-        for split, texts in found.splits.items():
-            statistics["splits"][split] = _write_split(folder / f"{split}.parquet", texts, tokenizer, found.task, max_length)
+        statistics: dict[str, Any] = {"source_files": found.inputs, "splits": {}}
+        for split, tables in found.splits.items():
+            statistics["splits"][split] = _write_split(folder / f"{split}.parquet", tables, tokenizer, found.task, max_length)
+        statistics["skipped_rows"] = found.num_skipped
         tokenizer.model_max_length = max_length  # so that whoever uses it later cuts where we did
         tokenizer.save_pretrained(folder / TOKENIZER)
         found.task.write(folder)
@@ -98,65 +105,101 @@ def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _write_split(
-    path: Path, texts: pa.Table, tokenizer: "PreTrainedTokenizerBase", task: Task, max_length: int
+    path: Path, tables: Tables, tokenizer: "PreTrainedTokenizerBase", task: Task, max_length: int
 ) -> dict[str, Any]:
     """Tokenize one split to `path`. Returns its rows, tokens, lengths in tokens, label counts and rows cut."""
-    lengths, num_truncated = [], 0
     names: list[str] = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
-    tokens = [(name, pa.list_(pa.int32())) for name in names]
-    schema = pa.schema([*tokens, ("label", texts.schema.field("label").type), ("idx", pa.int32())])
+    label = pa.float32() if task.is_regression else pa.int64()
+    schema = pa.schema([*((name, pa.list_(pa.int32())) for name in names), ("label", label), ("idx", pa.int32())])
+    histogram, num_truncated = np.zeros(max_length + 1, np.int64), 0
+    labels = np.zeros(len(task.label_names) + 1, np.int64)  # first of the rows without one
     with (
-        pq.ParquetWriter(path, schema, compression="zstd") as writer,
-        tqdm(total=len(texts), desc=f"tokenize {path.stem}", unit="rows", disable=None) as bar,
+        pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["label"]) as writer,
+        ThreadPoolExecutor(1) as pool,
+        tqdm(desc=f"tokenize {path.stem}", unit=" rows", disable=None) as bar,
     ):
-        for group in _batches(texts, ROW_GROUP):
-            parts = []
-            for batch in _batches(group, ROWS_AT_ONCE):
-                columns, truncated = _encode(batch, tokenizer, names, task, max_length)
-                num_truncated += truncated
-                lengths.append(np.diff(columns["input_ids"].offsets.to_numpy()))
-                parts.append(pa.table({**columns, "label": batch["label"], "idx": batch["idx"]}, schema))
-                bar.update(len(batch))
-            writer.write_table(pa.concat_tables(parts).combine_chunks())
-    return {**_length_statistics(np.concatenate(lengths)), "truncated": num_truncated, "labels": _label_counts(texts, task)}
+        encoded = _encoded(tables(), tokenizer.backend_tokenizer, task, max_length)
+        group: list[pa.Table] = []
+        write = pool.submit(lambda: None)
+        for batch, encodings in encoded:
+            ids = _ragged([encoding.ids for encoding in encodings])
+            columns = {"input_ids": ids, "label": batch["label"], "idx": batch["idx"]}
+            if len(names) > 1 and len(task.text_columns) == 1:
+                zeros = pa.array(np.zeros(len(ids.values), np.int32))
+                columns["token_type_ids"] = pa.ListArray.from_arrays(ids.offsets, zeros)
+            elif len(names) > 1:
+                columns["token_type_ids"] = _ragged([encoding.type_ids for encoding in encodings])
+            group.append(pa.table(columns, schema))
+            if sum(map(len, group)) >= ROW_GROUP:
+                write.result()
+                write = pool.submit(writer.write_table, pa.concat_tables(group).combine_chunks())
+                group = []
+            lengths = np.diff(ids.offsets.to_numpy())
+            histogram += np.bincount(lengths, minlength=max_length + 1)
+            num_truncated += sum(bool(encodings[row].overflowing) for row in np.flatnonzero(lengths == max_length))
+            if not task.is_regression:
+                labels += np.bincount(batch["label"].to_numpy() - UNLABELLED, minlength=len(labels))
+            bar.update(len(batch))
+        write.result()
+        if group:
+            writer.write_table(pa.concat_tables(group).combine_chunks())
+    named = zip(("unlabelled", *task.label_names), labels.tolist(), strict=True)
+    counts = {name: count for name, count in named if count}
+    return {**_length_statistics(histogram), "truncated": num_truncated, "labels": counts}
+
+
+def _encoded(
+    tables: Iterator[pa.Table], tokenizer: "Tokenizer", task: Task, max_length: int
+) -> Iterator[tuple[pa.Table, list["Encoding"]]]:
+    """Rows and their encodings, in order. The tokenizer has all cores and works ahead: it needs no Python while it does."""
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+
+    def encode(batch: pa.Table) -> list["Encoding"]:
+        texts = [batch[column].to_pylist() for column in task.text_columns]
+        return tokenizer.encode_batch_fast(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
+
+    ahead: deque[tuple[pa.Table, Future[list[Encoding]]]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for table in tables:
+            for start in range(0, len(table), ROWS_AT_ONCE):
+                batch = table.slice(start, ROWS_AT_ONCE)
+                ahead.append((batch, pool.submit(encode, batch)))
+                if len(ahead) > 2:
+                    batch, encodings = ahead.popleft()
+                    yield batch, encodings.result()
+        for batch, encodings in ahead:
+            yield batch, encodings.result()
+
+
+def _ragged(rows: list[list[int]]) -> pa.ListArray:
+    """Lists of numbers as one Arrow column, list<int32>, at a third of what pa.array takes."""
+    offsets, values = array("i", [0]), array("i")
+    for row in rows:
+        values.fromlist(row)
+        offsets.append(len(values))
+    return pa.ListArray.from_arrays(pa.array(np.frombuffer(offsets, np.int32)), pa.array(np.frombuffer(values, np.int32)))
 
 
 def _examples(found: Source) -> dict[str, Any]:
     """The first rows of the first validation split (or the only split) as raw text, for whoever wants to see or try some."""
     split = min(found.splits, key=lambda name: (not name.startswith("validation"), name))
-    rows = found.splits[split].slice(0, NUM_EXAMPLES).select(list(found.task.text_columns)).to_pylist()
+    rows = next(found.splits[split]()).slice(0, NUM_EXAMPLES).select(list(found.task.text_columns)).to_pylist()
     return {"split": split, "rows": rows}
 
 
-def _batches(table: pa.Table, size: int) -> Iterator[pa.Table]:
-    return (table.slice(start, size) for start in range(0, len(table), size))
-
-
-def _encode(
-    batch: pa.Table, tokenizer: "PreTrainedTokenizerBase", names: list[str], task: Task, max_length: int
-) -> tuple[dict[str, pa.ListArray], int]:
-    """The batch's token columns, and how many of its rows were cut to `max_length`."""
-    texts = [batch[column].to_pylist() for column in task.text_columns]
-    encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)
-    columns = {name: pa.array(encoded[name], pa.list_(pa.int32())) for name in names}
-    return columns, sum(bool(encoding.overflowing) for encoding in encoded.encodings or ())
-
-
-def _length_statistics(lengths: np.ndarray) -> dict[str, Any]:
-    quantiles = np.quantile(lengths, (0.5, 0.95, 0.99)).tolist()
+def _length_statistics(histogram: np.ndarray) -> dict[str, Any]:
+    """histogram: (longest + 1,) rows of each length."""
+    below = histogram.cumsum()
+    rows = int(below[-1])
+    tokens = int(histogram @ np.arange(len(histogram)))
+    quantiles = {name: int(np.searchsorted(below, share * rows)) for name, share in QUANTILES.items()}
+    longest = int(np.flatnonzero(histogram)[-1])
     return {
-        "rows": len(lengths),
-        "tokens": int(lengths.sum()),
-        "mean_length": float(lengths.mean()),
-        **dict(zip(("median_length", "p95_length", "p99_length"), quantiles, strict=True)),
-        "max_length": int(lengths.max()),
-        "histogram": np.bincount(lengths).tolist(),
+        "rows": rows,
+        "tokens": tokens,
+        "mean_length": tokens / rows,
+        **quantiles,
+        "max_length": longest,
+        "histogram": histogram[: longest + 1].tolist(),
     }
-
-
-def _label_counts(texts: pa.Table, task: Task) -> dict[str, int]:
-    if task.is_regression:
-        return {}
-    labels, counts = np.unique(texts["label"].to_numpy(), return_counts=True)
-    names = [task.label_names[label] if label >= 0 else "unlabelled" for label in labels]
-    return dict(zip(names, counts.tolist(), strict=True))

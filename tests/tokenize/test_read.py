@@ -10,13 +10,22 @@ import pytest
 
 from components.errors import UserError
 from components.tasks import TASKS, UNLABELLED
-from components.tokenize.read import Source, read_source
+from components.tokenize.read import read_source
+from components.tokenize.rows import Source
 
 
 def read(
     task: str, source: Path | str, text_columns: tuple[str, ...] = (), label_column: str = "", skip: bool = False
 ) -> Source:
-    return read_source(task, str(source), text_columns, label_column, skip, 20, 0)
+    """The source, after a look at every row."""
+    found = read_source(task, str(source), text_columns, label_column, skip, 20, 0)
+    for split in found.splits:
+        whole(found, split)
+    return found
+
+
+def whole(found: Source, split: str) -> pa.Table:
+    return pa.concat_tables(found.splits[split]()).combine_chunks()
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -34,8 +43,8 @@ def official_sst2(folder: Path) -> Path:
 
 def test_official_files_are_unquoted_and_test_rows_unlabelled(tmp_path: Path) -> None:
     found = read("sst2", official_sst2(tmp_path))
-    assert found.splits["train"].to_pydict() == {"sentence": ['a "quoted film ', "dull "], "label": [1, 0], "idx": [0, 1]}
-    assert found.splits["test"]["label"].to_pylist() == [UNLABELLED]
+    assert whole(found, "train").to_pydict() == {"sentence": ['a "quoted film ', "dull "], "label": [1, 0], "idx": [0, 1]}
+    assert whole(found, "test")["label"].to_pylist() == [UNLABELLED]
     assert set(found.inputs) == {"SST-2/train.tsv", "SST-2/dev.tsv", "SST-2/test.tsv"}
 
 
@@ -43,9 +52,9 @@ def test_cola_has_no_header_in_its_labelled_files(tmp_path: Path) -> None:
     write(tmp_path / "CoLA" / "train.tsv", "gj04\t1\t\tWe sleep.", "gj04\t0\t*\tSleep we.")
     write(tmp_path / "CoLA" / "test.tsv", "index\tsentence", "0\tThey sleep.")
     found = read("cola", tmp_path)
-    assert found.splits["train"]["sentence"].to_pylist() == ["We sleep.", "Sleep we."]
-    assert found.splits["train"]["label"].to_pylist() == [1, 0]
-    assert found.splits["test"]["sentence"].to_pylist() == ["They sleep."]
+    assert whole(found, "train")["sentence"].to_pylist() == ["We sleep.", "Sleep we."]
+    assert whole(found, "train")["label"].to_pylist() == [1, 0]
+    assert whole(found, "test")["sentence"].to_pylist() == ["They sleep."]
 
 
 def test_every_task_is_read_from_its_official_columns(tmp_path: Path) -> None:
@@ -60,7 +69,7 @@ def test_every_task_is_read_from_its_official_columns(tmp_path: Path) -> None:
             write(tmp_path / task.folder / file, *lines, "\t".join(values[name] for name in header))
         found = read(task.name, tmp_path)
         assert set(found.splits) == set(task.files)
-        first = found.splits[next(iter(task.files))].to_pylist()[0]
+        first = whole(found, next(iter(task.files))).to_pylist()[0]
         assert set(first) == {*task.text_columns, "label", "idx"}
         assert all(first[column].startswith("text of ") for column in task.text_columns)
         if "train" in task.files:
@@ -81,7 +90,7 @@ def test_hugging_face_folders(tmp_path: Path, suffix: str, name: str) -> None:
                 csv.writer(file).writerows([columns, *zip(*columns.values(), strict=True)])
     found = read("mnli", tmp_path)
     assert set(found.splits) == set(TASKS["mnli"].files)
-    assert found.splits["validation_mismatched"].select(["premise", "label"]).to_pydict() == {
+    assert whole(found, "validation_mismatched").select(["premise", "label"]).to_pydict() == {
         "premise": ["a, b", 'c "d"'],
         "label": [2, 0],
     }
@@ -104,7 +113,7 @@ def test_the_hub_is_read_through_datasets(tmp_path: Path) -> None:
     for split in ("train", "validation"):
         pq.write_table(table, tmp_path / "rte" / f"{split}-00000-of-00001.parquet")
     found = read("rte", f"hub:{tmp_path}")
-    assert found.splits["validation"]["sentence2"].to_pylist() == ["c", "d"]
+    assert whole(found, "validation")["sentence2"].to_pylist() == ["c", "d"]
     assert len(next(iter(found.inputs.values()))) == 64
 
 
@@ -126,13 +135,13 @@ def test_own_data_finds_its_labels_and_holds_some_out(tmp_path: Path) -> None:
     found = read("tickets", write(tmp_path / "tickets.csv", *OWN), ("text",), "team")
     assert found.task.label_names == ("bug", "feature", "question")
     assert found.task.metrics == ("accuracy", "macro_f1")
-    assert (len(found.splits["train"]), len(found.splits["validation"])) == (3, 1)
+    assert (len(whole(found, "train")), len(whole(found, "validation"))) == (3, 1)
 
 
 def test_own_numbers_with_a_fraction_are_a_regression(tmp_path: Path) -> None:
     found = read("tickets", write(tmp_path / "tickets.csv", *OWN), ("text",), "score")
     assert found.task.is_regression
-    assert sorted(found.splits["train"]["label"].to_pylist() + found.splits["validation"]["label"].to_pylist()) == [
+    assert sorted(whole(found, "train")["label"].to_pylist() + whole(found, "validation")["label"].to_pylist()) == [
         0.25,
         1.5,
         2.0,
@@ -145,8 +154,8 @@ def test_own_folder_with_splits_as_tsv_and_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": ["p"], "b": ["q"], "y": [2]}), tmp_path / "validation.parquet")
     found = read("pairs", tmp_path, ("a", "b"), "y")
     assert found.task.label_names == ("2", "10")
-    assert found.splits["train"]["label"].to_pylist() == [1, 0]
-    assert found.splits["validation"]["label"].to_pylist() == [0]
+    assert whole(found, "train")["label"].to_pylist() == [1, 0]
+    assert whole(found, "validation")["label"].to_pylist() == [0]
 
 
 def bad_row(folder: Path) -> Path:
@@ -236,7 +245,7 @@ def test_bad_data_is_named_with_its_place(tmp_path: Path, make: Callable[[Path],
 def test_malformed_rows_are_skipped_and_counted_on_request(tmp_path: Path) -> None:
     found = read("sst2", bad_row(tmp_path), skip=True)
     assert found.num_skipped == 1
-    assert found.splits["validation"]["sentence"].to_pylist() == ["good"]
+    assert whole(found, "validation")["sentence"].to_pylist() == ["good"]
 
 
 @pytest.mark.parametrize("value", ["5.1", "-0.1", "nan", "high"])
@@ -273,4 +282,4 @@ def test_a_file_without_text_columns_says_what_to_add(tmp_path: Path) -> None:
 def test_real_glue_is_the_same_from_both_layouts(glue_dir: Path, task: str) -> None:
     parquet, official = read(task, glue_dir), read(task, glue_dir / "glue_data")
     for split in ("train", "validation", "test"):
-        assert parquet.splits[split].equals(official.splits[split]), split
+        assert whole(parquet, split).equals(whole(official, split)), split
