@@ -1,18 +1,22 @@
-"""Tokenized Parquet in memory, and which of its rows update t computes, on which rank, in which micro-batch."""
+"""Tokenized Parquet as tensors, and which of its rows update t computes, on which rank, in which micro-batch."""
 
 import functools
 import heapq
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from components.train.packing import Packing
+from components.train.packing import Packing, move
 
 TOKEN_COLUMNS = ("input_ids", "token_type_ids")
+ROWS_AT_ONCE = 20_000
+IN_MEMORY = 2**30
 
 
 @dataclass(frozen=True)
@@ -76,27 +80,53 @@ class Split:
         positions = (self.offsets[rows][:, None] + columns).clamp_(max=len(self.tokens["input_ids"]) - 1)
         padding = {"input_ids": pad_id, "token_type_ids": 0}
         tokens = {
-            name: values[positions].long().masked_fill_(~mask, padding[name]).to(device) for name, values in self.tokens.items()
+            name: move(values[positions].long().masked_fill_(~mask, padding[name]), device)
+            for name, values in self.tokens.items()
         }
         return Batch(
             tokens["input_ids"],
-            mask.long().to(device),
+            move(mask.long(), device),
             tokens.get("token_type_ids"),
-            self.labels[rows].to(device),
+            move(self.labels[rows], device),
             rows,
             lengths if packed else None,
         )
 
 
 def read_split(path: Path) -> Split:
-    """The rows of a Parquet file that components.tokenize wrote, through Arrow's buffers and no Python lists."""
-    table = pq.read_table(path).combine_chunks()
-    lists = {name: table[name].combine_chunks() for name in TOKEN_COLUMNS if name in table.column_names}
-    return Split(
-        {name: torch.from_numpy(column.flatten().to_numpy().copy()) for name, column in lists.items()},
-        torch.from_numpy(lists["input_ids"].offsets.to_numpy().astype("int64")),
-        torch.from_numpy(table["label"].to_numpy().copy()),
-    )
+    """The rows of a Parquet file that components.tokenize wrote, some thousand at a time, through Arrow's buffers.
+
+    Tokens of more than IN_MEMORY bytes go to a memory-mapped file in the folder for temporary files, which has no name and ends
+    with the process: a set may be larger than the memory.
+    """
+    file = pq.ParquetFile(path)
+    names = [name for name in TOKEN_COLUMNS if name in file.schema_arrow.names]
+    num_tokens = _num_values(file, "input_ids")
+    tokens = {name: _space(num_tokens) for name in names}
+    lengths, labels, start = [torch.zeros(1, dtype=torch.int64)], [], 0
+    for batch in file.iter_batches(ROWS_AT_ONCE, columns=[*names, "label"]):
+        for name in names:
+            values = batch[name].flatten().to_numpy()
+            tokens[name][start : start + len(values)] = torch.from_numpy(values.copy())
+        start += len(values)
+        lengths.append(torch.from_numpy(np.diff(batch["input_ids"].offsets.to_numpy()).astype(np.int64)))
+        labels.append(torch.from_numpy(batch["label"].to_numpy().copy()))
+    return Split({name: values[:start] for name, values in tokens.items()}, torch.cat(lengths).cumsum(0), torch.cat(labels))
+
+
+def _num_values(file: pq.ParquetFile, column: str) -> int:
+    """Of a column of lists, over all rows."""
+    metadata = file.metadata
+    at = next(index for index in range(metadata.num_columns) if metadata.schema.column(index).path.startswith(f"{column}."))
+    return sum(metadata.row_group(group).column(at).num_values for group in range(metadata.num_row_groups))
+
+
+def _space(num_tokens: int) -> Tensor:
+    """(num_tokens,) int32"""
+    if 4 * num_tokens <= IN_MEMORY:
+        return torch.empty(num_tokens, dtype=torch.int32)
+    with tempfile.NamedTemporaryFile(prefix="tokens-") as file:  # the mapping outlives the name
+        return torch.from_file(file.name, shared=True, size=num_tokens, dtype=torch.int32)
 
 
 def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:

@@ -55,6 +55,10 @@ class MetricsLog:
         zero = torch.zeros_like(loss.total)
         self.sums += torch.stack([sums.get(name, zero).detach() for name in self.names]) * weight
 
+    def forget_update(self) -> None:
+        """The losses since the last update: it will be computed again."""
+        self.sums = torch.zeros_like(self.sums)
+
     def end_update(self, update: int, num_examples: int, scalars: dict[str, Tensor], **line: float) -> None:
         """scalars: on the device, the gradient's norm among them; the same on all ranks."""
         self.done += num_examples

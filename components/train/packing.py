@@ -40,10 +40,10 @@ class Packing:
         ends = lengths.cumsum(0)
         firsts = ends - lengths
         if int(lengths.min()) == width:
-            return cls(mask.to(device, non_blocking=True), firsts.to(device, non_blocking=True))
+            return cls(move(mask, device), move(firsts, device))
         tokens = (firsts[:, None] + torch.arange(width)).clamp_(max=int(ends[-1]) - 1).flatten()
         places = mask.flatten().nonzero().squeeze(-1)
-        return cls(*(index.to(device, non_blocking=True) for index in (mask, firsts, places, tokens)))
+        return cls(*(move(index, device) for index in (mask, firsts, places, tokens)))
 
     def pack(self, padded: Tensor) -> Tensor:
         """(batch, width, features) -> (1, num_tokens, features)"""
@@ -72,6 +72,11 @@ class _Take(torch.autograd.Function):
         back, mask = ctx.saved_tensors
         gradient = gradient.index_select(0, back)
         return gradient if mask is None else gradient.mul_(mask), None, None, None
+
+
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a GPU through pinned memory, so that it need not wait: the next batch is made while this one is computed."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def pack(model: PreTrainedModel) -> None:

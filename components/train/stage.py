@@ -3,11 +3,12 @@
 import contextlib
 import math
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
@@ -28,9 +29,10 @@ from components.parameters import (
 )
 from components.tasks import Task
 from components.tokenize.stage import TOKENIZER, tokenizer_digest
-from components.train.data import micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
+from components.train.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
 from components.train.embedding import add_in_place
 from components.train.log import MetricsLog
+from components.train.memory import choose_tokens, within_memory
 from components.train.methods import Method, Progress
 from components.train.methods.freelb import FreeLB
 from components.train.methods.noise import check_choice
@@ -53,9 +55,6 @@ METHODS: dict[parameters.Method, type[Method]] = {
     "freelb": FreeLB,
     "rdrop": RDrop,
 }
-
-MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
-"""Above some thousand tokens a CPU gains nothing; fixed, so that equal runs draw equal dropout."""
 
 
 @documented
@@ -130,7 +129,6 @@ def train(
         if ranks.count > 1:
             wrapped = DistributedDataParallel(bare, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
-        budget = micro_batch_tokens or MICRO_BATCH_TOKENS[ranks.device.type]
         batch_size = global_batch_size or default_batch_size(len(split))
         per_epoch = updates_per_epoch(len(split), batch_size)
         num_updates = num_updates or math.ceil(num_epochs * per_epoch)
@@ -150,27 +148,49 @@ def train(
             total = num_examples(num_updates, len(split), batch_size)
             may_skip = arithmetic.scaler.is_enabled()
             log = MetricsLog(folder, method, the_method.part_names, ranks, total, log_interval, may_skip)
-            for update in range(num_updates):
-                rows = rows_of_update(update, len(split), batch_size, seed)
-                mine = micro_batches(rows, split.lengths[rows], budget, ranks.rank, ranks.count)
+
+            def batch(rows: Tensor) -> Batch:
+                return split.batch(rows, tokenizer.pad_token_id, ranks.device, is_packed(bare))
+
+            def compute(update: int, rows: Tensor, tokens: int) -> None:
+                """Add the update's gradient to param.grad."""
+                mine = micro_batches(rows, split.lengths[rows], tokens, ranks.rank, ranks.count)
                 # DDP averages over the ranks; the loss is the mean over the global batch, however its rows are shared out.
                 weight = ranks.count / len(rows) if mine else 0.0
                 mine = mine or [rows[:1]]  # a rank without rows still takes part in the all-reduce
-                for group in the_optimizer.param_groups:
-                    group["lr"] = peak * schedule(update, num_updates, num_warmup)
                 torch.manual_seed(mix(seed, update, ranks.rank))  # dropout: the same whenever this update is computed
-                batches = (split.batch(piece, tokenizer.pad_token_id, ranks.device, is_packed(bare)) for piece in mine)
                 progress = Progress(update, num_updates, seed)
+                batches = map(batch, mine)
                 for loss in accumulate_gradients(wrapped, the_method, batches, len(mine), progress, weight, arithmetic):
                     log.add(loss, weight / ranks.count)
+
+            def compute_longest(tokens: int) -> None:
+                rows = by_length[: max(1, int((split.lengths[by_length].cumsum(0) <= tokens).sum()))]
+                last = Progress(num_updates - 1, num_updates, seed)
+                for _ in accumulate_gradients(bare, the_method, [batch(rows)], 1, last, 0.0, arithmetic):
+                    pass
+                forget()
+
+            def forget() -> None:
+                the_optimizer.zero_grad(set_to_none=False)  # fresh memory costs more than zeros
+                log.forget_update()
+
+            by_length = split.lengths.argsort(descending=True, stable=True)
+            longest = int(split.lengths.max())
+            tokens = micro_batch_tokens or choose_tokens(ranks.device, compute_longest, batch_size // ranks.count * longest)
+            for update in range(num_updates):
+                rows = rows_of_update(update, len(split), batch_size, seed)
+                for group in the_optimizer.param_groups:
+                    group["lr"] = peak * schedule(update, num_updates, num_warmup)
+                tokens = within_memory(tokens, longest, partial(compute, update, rows), forget)
                 arithmetic.scaler.unscale_(the_optimizer)
                 norm = nn.utils.clip_grad_norm_(bare.parameters(), max_grad_norm or math.inf)
                 arithmetic.scaler.step(the_optimizer)
                 arithmetic.scaler.update()
-                the_optimizer.zero_grad(set_to_none=False)  # fresh memory costs more than zeros
                 epoch, rate = round((update + 1) / per_epoch, 4), the_optimizer.param_groups[0]["lr"]
                 scalars = {"gradient_norm": norm, **trust_ratios(the_optimizer)}
                 log.end_update(update + 1, len(rows), scalars, epoch=epoch, learning_rate=rate)
+                the_optimizer.zero_grad(set_to_none=False)
             log.close()
             if folder:
                 bare.float().save_pretrained(folder)

@@ -3,9 +3,11 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from components.errors import UserError
 from components.train.data import Batch
 from components.train.methods import Loss, Method, Progress
 from components.train.precision import Arithmetic
@@ -24,6 +26,10 @@ def accumulate_gradients(
 
     Under DDP all ranks' gradients are averaged in the last backward pass; until then each rank adds up its own.
 
+    Raises:
+        torch.OutOfMemoryError: param.grad holds a part of the gradient; nothing was exchanged.
+        UserError: out of memory in the backward pass that exchanges gradients, which cannot be repeated.
+
     Yields:
         Each loss, after its backward pass. Nothing is done before it is asked for.
     """
@@ -37,5 +43,11 @@ def accumulate_gradients(
             with model.no_sync() if left and isinstance(model, DistributedDataParallel) else contextlib.nullcontext():
                 with arithmetic.autocast():
                     loss = next(losses)
-                arithmetic.scaler.scale(loss.total * weight).backward()
+                try:
+                    arithmetic.scaler.scale(loss.total * weight).backward()
+                except torch.OutOfMemoryError as error:
+                    if left or not isinstance(model, DistributedDataParallel):
+                        raise
+                    mend = f"give --micro-batch-tokens less than {batch.input_ids.numel()}"
+                    raise UserError(f"out of memory while the ranks exchanged gradients: {mend} ({error})") from None
             yield loss

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from components.train import data
 from components.train.data import micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
 
 
@@ -44,7 +45,12 @@ def test_ranks_and_micro_batches_share_an_update_out_without_loss(num_ranks: int
         assert all(max(part) - min(part) < 120 or tokens == 1 for part in sums)
 
 
-def test_a_split_holds_what_the_parquet_file_says(tokenized: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("in_memory", [0, 2**30])
+def test_a_split_holds_what_the_parquet_file_says(
+    tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr(data, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(data, "ROWS_AT_ONCE", 70)
     path = tokenized("rte") / "train.parquet"
     split, table = read_split(path), pq.read_table(path).to_pydict()
     rows = torch.tensor([5, 0, 199])
