@@ -6,6 +6,7 @@ al., arXiv 2208.08124). And since the classification head reads the first token 
 feed-forward parts for first tokens alone. Losses and gradients are those of the padded model, but for rounding.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
+
+from components.train.dropout import drop
 
 ATTENTION = "packed"
 FAMILIES = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
@@ -51,11 +54,45 @@ class Packing:
         packed: Tensor = flat if self.places is None else _Take.apply(flat, self.places, self.tokens, self.mask.view(-1, 1))
         return packed[None]
 
+    def heads(self, count: int) -> "Heads":
+        """The same for attention with `count` heads."""
+        (batch, width), head = self.mask.shape, torch.arange(count, device=self.mask.device)
+        if self.places is None or self.tokens is None:
+            return Heads(self, count)
+        into = self.tokens.view(batch, 1, width) * count + head[:, None]
+        example, position = self.places[:, None] // width, self.places[:, None] % width
+        out = (example * count + head) * width + position
+        mask = self.mask[:, None].expand(batch, count, width)
+        return Heads(self, count, into.flatten(), out.flatten(), mask.reshape(-1, 1))
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Where each head of each token is: among (num_tokens, heads) end to end, and among (batch, heads, width) places.
+
+    into: of each place, a token's head.  out: of each token's head, its place.  mask: (batch * heads * width, 1) bool.
+    """
+
+    packing: Packing
+    count: int
+    into: Tensor | None = None
+    out: Tensor | None = None
+    mask: Tensor | None = None
+
     def pad(self, packed: Tensor) -> Tensor:
-        """(1, num_tokens, features) -> (batch, width, features). On padding lies anything, which must get no gradient."""
-        flat = packed[0]
-        padded: Tensor = flat if self.tokens is None else _Take.apply(flat, self.tokens, self.places, None)
-        return padded.view(*self.mask.shape, -1)
+        """(1, num_tokens, heads * size) -> (batch, heads, width, size). On padding lies anything; it must get no gradient."""
+        batch, width = self.packing.mask.shape
+        if self.into is None:
+            return packed.view(batch, width, self.count, -1).transpose(1, 2)
+        rows = packed.view(packed.shape[1] * self.count, -1)
+        return _Take.apply(rows, self.into, self.out, None).view(batch, self.count, width, -1)  # type: ignore[no-any-return]
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """(batch, heads, width, size) -> (1, num_tokens, heads * size)"""
+        if self.out is None:
+            return padded.transpose(1, 2).flatten(0, 1).flatten(1)[None]
+        packed: Tensor = _Take.apply(padded.flatten(0, 2), self.out, self.into, self.mask)
+        return packed.view(1, -1, self.count * padded.shape[-1])
 
 
 class _Take(torch.autograd.Function):
@@ -102,7 +139,9 @@ def is_packed(model: PreTrainedModel) -> bool:
 
 
 def _pack(encoder: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    return (kwargs["packing"].pack(args[0]), *args[1:]), kwargs
+    packing: Packing = kwargs["packing"]
+    config: Any = encoder.config
+    return (packing.pack(args[0]), *args[1:]), {**kwargs, "heads": packing.heads(config.num_attention_heads)}
 
 
 def _attention(
@@ -112,19 +151,21 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packing: Packing,
-    dropout: float = 0.0,
-    scaling: float | None = None,
+    heads: Heads,
+    dropout: float,
+    scaling: float,
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Each example by itself.  query, key, value: (1, heads, num_tokens, size); returns (1, num_tokens, heads * size)."""
-    heads = query.shape[1]
-    query, key, value = (
-        packing.pad(each.transpose(1, 2).flatten(2)).unflatten(-1, (heads, -1)).transpose(1, 2) for each in (query, key, value)
-    )
-    mask = None if packing.places is None else packing.mask[:, None, None]
-    output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
-    return packing.pack(output.transpose(1, 2).flatten(2)), None
+    query, key, value = (heads.pad(each.transpose(1, 2).flatten(2)) for each in (query, key, value))
+    mask = None if heads.into is None else heads.packing.mask[:, None, None]
+    if dropout and query.device.type == "cpu":  # where torch has no kernel with dropout either
+        scores = torch.matmul(query * scaling, key.mT)
+        scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
+        output = torch.matmul(drop(scores.softmax(-1), dropout), value)
+    else:
+        output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return heads.pack(output), None
 
 
 def _tell_output(attention: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from components.parameters import (
 from components.tasks import Task
 from components.tokenize.stage import TOKENIZER, tokenizer_digest
 from components.train.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
+from components.train.dropout import use_fast_dropout
 from components.train.embedding import add_in_place
 from components.train.log import MetricsLog
 from components.train.memory import choose_tokens, within_memory
@@ -205,6 +206,7 @@ def prepare_model(model: PreTrainedModel, device: torch.device) -> None:
     pack(model)
     if device.type == "cpu":
         add_in_place(model.get_input_embeddings())  # type: ignore[arg-type]
+        use_fast_dropout(model)
 
 
 def build_method(method: parameters.Method, arguments: dict[str, Any]) -> Method:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from components.train import packing
 from components.train.data import Batch
 from components.train.packing import FAMILIES, is_packed, pack
 
@@ -15,9 +16,9 @@ SHAPE = {**SIZES, "num_hidden_layers": 3, "num_attention_heads": 2}
 LENGTHS = ([7, 7, 4, 1], [5, 5], [1])
 
 
-def model(family: str) -> Any:
+def model(family: str, attention_dropout: float = 0.0) -> Any:
     torch.manual_seed(0)
-    off = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "summary_last_dropout"), 0.0)
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": attention_dropout, "summary_last_dropout": 0.0}
     config = AutoConfig.for_model(family, **SHAPE, **off, num_labels=3, pad_token_id=1)
     return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").double().train()
 
@@ -52,6 +53,27 @@ def test_logits_and_gradients_are_those_of_the_padded_model(family: str, lengths
     got_logits, got = gradients(packed, batch(lengths, True), noise)
     torch.testing.assert_close(got_logits, logits, rtol=1e-12, atol=1e-14)
     assert wanted.keys() == got.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_attention_with_dropout_is_the_same_where_nothing_drops(monkeypatch: pytest.MonkeyPatch, lengths: list[int]) -> None:
+    """CPUs have a path of their own with dropout."""
+    dropped: list[float] = []
+
+    def keep(states: Tensor, probability: float) -> Tensor:
+        dropped.append(probability)
+        return states
+
+    monkeypatch.setattr(packing, "drop", keep)
+    padded, packed = model("bert"), model("bert", attention_dropout=0.25)
+    pack(packed)
+    noise = torch.randn(len(lengths), max(lengths), 16, dtype=torch.float64) * 0.1
+    logits, wanted = gradients(padded, batch(lengths, False), noise)
+    got_logits, got = gradients(packed, batch(lengths, True), noise)
+    assert dropped == [0.25] * 3
+    torch.testing.assert_close(got_logits, logits, rtol=1e-12, atol=1e-14)
     for name, gradient in wanted.items():
         torch.testing.assert_close(got[name], gradient, rtol=1e-9, atol=1e-13)
 
