@@ -59,7 +59,7 @@ def methods(
     output_dir: Path = Path("build/methods"),
     model: str = "minilm",
     batch_size: int = 1024,
-    micro_batch_tokens: int = 2048,
+    micro_batch_tokens: int = 1024,
     rounds: int = 5,
     cases: list[str] = list(CASES),
     precision: Precision = "auto",

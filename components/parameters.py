@@ -101,7 +101,7 @@ global_batch_size: int = 0
 
 micro_batch_tokens: int = 0
 """Tokens that one rank computes at once: an update's examples are cut into pieces of about as many, of like length. Changes
-speed and memory, never the result. 0: 2048 on a CPU, on a GPU as many as fit. Halved when they turn out too many."""
+speed and memory, never the result. 0: 1024 on a CPU, on a GPU as many as fit. Halved when they turn out too many."""
 
 precision: Precision = "auto"
 """Arithmetic of the matrix products: `bf16` or `fp16` (autocast; fp16 scales the loss), `fp32`, `fp64` (slow, to check that

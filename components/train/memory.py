@@ -7,7 +7,7 @@ import torch
 
 from components.errors import UserError
 
-CPU_TOKENS = 2048
+CPU_TOKENS = 1024
 """A CPU gains nothing from more. A measured number would differ from run to run, and with it dropout, and the model."""
 FIRST_TOKENS = 2048
 MOST_MEMORY = 0.8
