@@ -124,11 +124,11 @@ def _write_split(
         for batch, encodings in encoded:
             ids = _ragged([encoding.ids for encoding in encodings])
             columns = {"input_ids": ids, "label": batch["label"], "idx": batch["idx"]}
-            if len(names) > 1 and len(task.text_columns) == 1:
+            if len(names) > 1 and any(encodings[0].type_ids):
+                columns["token_type_ids"] = _ragged([encoding.type_ids for encoding in encodings])
+            elif len(names) > 1:  # single texts: no need to ask for each
                 zeros = pa.array(np.zeros(len(ids.values), np.int32))
                 columns["token_type_ids"] = pa.ListArray.from_arrays(ids.offsets, zeros)
-            elif len(names) > 1:
-                columns["token_type_ids"] = _ragged([encoding.type_ids for encoding in encodings])
             group.append(pa.table(columns, schema))
             if sum(map(len, group)) >= ROW_GROUP:
                 write.result()
