@@ -9,8 +9,8 @@ the scores say), then the best of them runs with the other seeds; a control take
 control of.
 
 A finished run is a JSON file in OUTPUT_DIR/runs and is not run again: stop it when you like, and start the command twice to
-share the work between two processes. Prints a table; writes adaptation.json and adaptation.png. Wall seconds are of whatever
-machine a run had to itself or not; reference seconds (reference.py) are comparable.
+share the work between two processes. Prints a table; writes adaptation-TASK.json and adaptation-TASK.png. Wall seconds are of
+whatever machine a run had to itself or not; reference seconds (reference.py) are comparable.
 """
 
 import fcntl

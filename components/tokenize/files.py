@@ -41,7 +41,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
         try:
             for batch in _open_parquet(path).iter_batches(ROWS_AT_ONCE, columns=list(columns)):
                 yield pa.table(batch).select(list(columns))
-        except OSError as error:
+        except (OSError, pa.ArrowInvalid) as error:
             raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
         return
     rows = _quoted_rows(path)

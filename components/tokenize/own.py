@@ -52,8 +52,7 @@ def read_own(name: str, path: Path, text_columns: tuple[str, ...], label_column:
 
 def _part(whole: Tables, split: str, path: Path) -> Iterator[pa.Table]:
     """What is left of the training rows, or what is held out of them: one of each ten, drawn; of the first ten the second."""
-    random, start, found = Random(0), 0, 0
-    drawn = 1
+    random, start, drawn, num_rows = Random(0), 0, 1, 0
     for table in whole():
         held_out = np.zeros(len(table), bool)
         while drawn < start + len(table):
@@ -61,10 +60,10 @@ def _part(whole: Tables, split: str, path: Path) -> Iterator[pa.Table]:
             drawn = drawn - drawn % HELD_OUT + HELD_OUT + random.randrange(HELD_OUT)
         start += len(table)
         part = table.filter(pa.array(held_out if split == "validation" else ~held_out))
-        found += len(part)
+        num_rows += len(part)
         if len(part):
             yield part
-    if not found or start < 2:
+    if not num_rows or start < 2:
         raise UserError(f"{path} has {start} row: too few to hold some out for validation")
 
 

@@ -1,7 +1,7 @@
 """The word embeddings' gradient, added up where it is kept.
 
 Autograd makes a new gradient of the whole table in every backward pass, zero but for the batch's words, and adds it to the
-last: on a CPU, for BERT's 30,522 words, a third of what a small update takes.
+last: on a CPU, for BERT's 30,522 words, about a fifth of what a small update takes.
 """
 
 from typing import Any

@@ -167,8 +167,9 @@ def train(
 
             def compute_longest(tokens: int) -> None:
                 rows = by_length[: max(1, int((split.lengths[by_length].cumsum(0) <= tokens).sum()))]
-                last = Progress(num_updates - 1, num_updates, seed)
-                for _ in accumulate_gradients(bare, the_method, [batch(rows)], 1, last, 0.0, arithmetic):
+                every = (Progress(update, num_updates, seed) for update in range(num_updates))
+                costliest = max(every, key=lambda progress: the_method.passes(progress).relative)
+                for _ in accumulate_gradients(bare, the_method, [batch(rows)], 1, costliest, 0.0, arithmetic):
                     pass
                 forget()
 
