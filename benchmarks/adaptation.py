@@ -37,7 +37,7 @@ from transformers import AutoModelForSequenceClassification
 from components import cli, parameters
 from components.errors import UserError
 from components.evaluate.metrics import measure, score
-from components.evaluate.stage import predict
+from components.evaluate.predict import predict
 from components.models import load_model, load_tokenizer
 from components.tasks import TASKS
 from components.tokenize.stage import tokenize

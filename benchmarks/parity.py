@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from components import cli
 from components.errors import UserError
 from components.evaluate.metrics import measure, score
-from components.evaluate.stage import predict
+from components.evaluate.predict import predict
 from components.models import find_model, load_tokenizer
 from components.tasks import TASKS
 from components.tokenize.stage import TOKENIZER, tokenize

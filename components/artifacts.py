@@ -4,6 +4,9 @@
      "files": {path: {"sha256": ..., "bytes": ...}}, "digest": ..., "seconds": ..., "versions": {...}}
 
 `digest` is the sha256 over the sorted file digests: it names the content, and is what lineage is made of.
+
+Where STAGE_CACHE names a folder, every finished directory is known there by all that decided it, and a stage that would make
+the same again takes its files instead.
 """
 
 import functools
@@ -23,6 +26,7 @@ from typing import Any
 from components.errors import UserError
 
 FILE = "manifest.json"
+CACHE = "STAGE_CACHE"
 PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "scikit-learn", "mlflow", "kfp", "numpy")
 
 Manifest = dict[str, Any]
@@ -30,6 +34,13 @@ Manifest = dict[str, Any]
 
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: Path, size: int, changed: int, inode: int) -> str:
+    """Within a process a file that was not touched is read once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -53,7 +64,10 @@ def code_digest() -> str:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A stage's output directory, and all that decides what will be in it."""
+    """A stage's output directory, and all that decides what will be in it.
+
+    inputs: name -> digest; '' for what has none before it is loaded, as a model of the hub: such a result is never reused.
+    """
 
     path: Path
     stage: str
@@ -70,13 +84,13 @@ class Artifact:
         }
 
     def cached(self) -> Manifest | None:
-        """The manifest of what is there, if it is this very result; None if nothing is.
+        """The manifest of what is there, or of what an earlier run left in the cache, if it is this very result; else None.
 
         Raises:
             UserError: the directory holds something else, or is damaged.
         """
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
-            return None
+            return self._reused()
         mend = "choose another --output-dir or delete it"
         if not (self.path / FILE).is_file():
             raise UserError(f"{self.path} exists and is no output of ours: {mend}")
@@ -95,19 +109,58 @@ class Artifact:
     def building(self) -> Iterator[Path]:
         """A folder to fill, beside the final one; it takes its name when the block ends well, else it is removed."""
         started = time.monotonic()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        folder = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        folder.mkdir()
-        try:
+        with self._unfinished() as folder:
             yield folder
             _write_manifest(folder, self.key, time.monotonic() - started)
             mode = (folder / FILE).stat().st_mode
             for path in folder.rglob("*"):
                 if path.is_file():  # safetensors writes for the owner alone, whatever the umask says
                     path.chmod(mode)
+        if entry := self._entry():
+            link = entry.with_name(f".{entry.name}.{os.getpid()}")
+            link.symlink_to(os.path.relpath(self.path.resolve(), entry.parent))
+            os.replace(link, entry)
+
+    @contextmanager
+    def _unfinished(self) -> Iterator[Path]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        folder = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        folder.mkdir()
+        try:
+            yield folder
             os.replace(folder, self.path)  # onto nothing, or an empty directory
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _entry(self) -> Path | None:
+        """Where the cache knows this result, if there is a cache and all inputs have digests."""
+        if CACHE not in os.environ or not all(self.inputs.values()):
+            return None
+        folder = Path(os.environ[CACHE])
+        folder.mkdir(parents=True, exist_ok=True)
+        decided_by = json.dumps({**self.key, "versions": _versions()}, sort_keys=True)
+        return folder.resolve() / hashlib.sha256(decided_by.encode()).hexdigest()
+
+    def _reused(self) -> Manifest | None:
+        """Take what the cache has, as hard links where the file system allows."""
+        entry = self._entry()
+        if entry is None or not entry.is_dir() or "WORLD_SIZE" in os.environ:  # ranks would race: who starts them has looked
+            return None
+        try:
+            manifest = read_manifest(entry, self.stage)
+        except UserError:  # removed or damaged since: make it again
+            return None
+        with self._unfinished() as folder:
+            shutil.copytree(entry, folder, copy_function=_link, dirs_exist_ok=True)
+        print(f"{self.stage}: cached, from {entry.resolve()}", flush=True)
+        return manifest
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 def read_manifest(folder: Path, stage: str) -> Manifest:
@@ -131,6 +184,12 @@ def read_manifest(folder: Path, stage: str) -> Manifest:
         if path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
             raise UserError(f"{path} is not the file that components.{stage} wrote: run it again")
     return manifest
+
+
+def lineage(manifest: Manifest) -> dict[str, str]:
+    """What a KFP artifact says of the stage's output: the lineage that needs no other store."""
+    inputs = {f"input_{name}": digest for name, digest in manifest["inputs"].items()}
+    return {"digest": manifest["digest"], "code": manifest["code"], **inputs}
 
 
 def _write_manifest(folder: Path, key: Mapping[str, Any], seconds: float) -> None:

@@ -4,9 +4,11 @@ transformers takes seconds to import, torch with it: both are imported where the
 """
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.artifacts import combined_digest, file_digest
 from components.errors import UserError
 from components.tasks import TASKS, Task
 from components.tokenize.sample import GRAMMARS, generate
@@ -22,6 +24,8 @@ TINY: dict[str, Any] = {
     "max_position_embeddings": 512,
 }
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+BESIDE_TOKENIZER = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json")
+WEIGHTS = ("config.json", "*.safetensors", "*.bin", "*.index.json")
 DROPOUT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "seq_classif_dropout")
 
 
@@ -40,6 +44,25 @@ def find_model(model: str) -> str:
     return model
 
 
+def model_files_digest(model: str) -> str:
+    """Of the weights and their configuration; '' for a model of the hub, which has none before it is loaded."""
+    return _digest_of(model, WEIGHTS)
+
+
+def tokenizer_files_digest(model: str) -> str:
+    """Of the files that a tokenizer is loaded from; '' for one of the hub."""
+    return _digest_of(model, (*TOKENIZER_FILES, *BESIDE_TOKENIZER, "*.model"))
+
+
+def _digest_of(model: str, patterns: Sequence[str]) -> str:
+    if model == "tiny":
+        return "tiny"  # made by this package's code, which has a digest of its own
+    folder = Path(find_model(model))
+    if not folder.is_dir():
+        return ""
+    return combined_digest({path.name: file_digest(path) for pattern in patterns for path in folder.glob(pattern)})
+
+
 def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     """The model's fast tokenizer, padding and truncating on the right.
 
@@ -49,9 +72,7 @@ def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     if model == "tiny":
         return _tiny_tokenizer()
     place = find_model(model)
-    if Path(place).is_dir() and not any(
-        (Path(place) / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")
-    ):
+    if Path(place).is_dir() and not any((Path(place) / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(f"model folder {place} has no tokenizer (tokenizer.json, vocab.txt or vocab.json): save it there too")
     from transformers import AutoTokenizer
 

@@ -83,11 +83,17 @@ def _experiment_id(client: mlflow.MlflowClient, experiment: str) -> str:
     if found := client.get_experiment_by_name(experiment):
         return str(found.experiment_id)
     try:
-        return client.create_experiment(experiment)
+        return client.create_experiment(experiment, artifact_location=_artifact_location(mlflow.get_tracking_uri()))
     except MlflowException:  # another stage was faster
         if found := client.get_experiment_by_name(experiment):
             return str(found.experiment_id)
         raise
+
+
+def _artifact_location(tracking_uri: str) -> str | None:
+    """Beside an sqlite file, not in whatever folder a stage happens to run in; a server knows better."""
+    path = Path(tracking_uri.removeprefix("sqlite:///"))
+    return path.with_name("mlflow-artifacts").as_uri() if tracking_uri.startswith("sqlite:") and path.is_absolute() else None
 
 
 class StageRun:
@@ -112,15 +118,6 @@ class StageRun:
         """On this run, and on the pipeline's."""
         for run_id in filter(None, (self.run_id, self.parent_id)):
             self.client.log_artifact(run_id, str(path))
-
-    def metadata(self, manifest: Manifest) -> dict[str, Any]:
-        """What the KFP artifact says of the stage's output: the lineage that needs no other store."""
-        return {
-            "digest": manifest["digest"],
-            "code": manifest["code"],
-            **{f"input_{name}": digest for name, digest in manifest["inputs"].items()},
-            "mlflow_run_id": self.run_id,
-        }
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """On this run, and on the pipeline's."""

@@ -18,6 +18,7 @@ from kfp import local
 from kfp.dsl.graph_component import GraphComponent
 
 from components import errors
+from components.artifacts import CACHE
 from pipelines.adapt import adapt
 from pipelines.console import stages_only
 
@@ -34,18 +35,25 @@ for pipeline_name, pipeline in PIPELINES.items():
 
 @app.meta.default
 def main(
-    *tokens: Annotated[str, cyclopts.Parameter(show=False, allow_leading_hyphen=True)], runs_dir: Path = Path("runs")
+    *tokens: Annotated[str, cyclopts.Parameter(show=False, allow_leading_hyphen=True)],
+    runs_dir: Path = Path("runs"),
+    cache: bool = True,
 ) -> None:
     """Run a pipeline.
 
     Args:
         runs_dir: Folder for the runs' outputs and, unless MLFLOW_TRACKING_URI or tracking_uri names a server, for mlflow.db.
+        cache: Take from earlier runs in runs_dir what was made of the same data, by the same code, with the same parameters.
     """
     function, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     if function.__name__ not in PIPELINES:  # no pipeline named, or --help
         function(*bound.args, **bound.kwargs)
         return
     bound.apply_defaults()
+    if cache:
+        os.environ.setdefault(CACHE, str(runs_dir.resolve() / "cache"))
+    else:
+        os.environ.pop(CACHE, None)
     run(function.__name__, bound.arguments, runs_dir.resolve())
 
 
@@ -56,7 +64,7 @@ def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
         StageError: as the stage that failed raised it.
     """
     folder = runs_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    tracking_uri = _tracking_uri(arguments["tracking_uri"], arguments["experiment"], runs_dir)
+    tracking_uri = _tracking_uri(arguments["tracking_uri"], runs_dir)
     os.environ |= {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ.pop("MLFLOW_RUN_ID", None)  # not a run that Kubeflow opened for one of our tasks
     signal.signal(signal.SIGTERM, _stop_children)
@@ -82,18 +90,17 @@ def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
     )
 
 
-def _tracking_uri(asked: str, experiment: str, runs_dir: Path) -> str:
+def _tracking_uri(asked: str, runs_dir: Path) -> str:
     """The server asked for, or an sqlite file: made here, before stages could race to make it."""
     if uri := asked or os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
-    import mlflow
+    file = runs_dir / "mlflow.db"
+    if not file.exists():
+        import mlflow  # seconds, once
 
-    runs_dir.mkdir(parents=True, exist_ok=True)
-    uri = f"sqlite:///{runs_dir / 'mlflow.db'}"
-    client = mlflow.MlflowClient(uri)
-    if client.get_experiment_by_name(experiment) is None:
-        client.create_experiment(experiment, artifact_location=(runs_dir / "mlflow-artifacts").as_uri())
-    return uri
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        mlflow.MlflowClient(f"sqlite:///{file}").search_experiments(max_results=1)
+    return f"sqlite:///{file}"
 
 
 def _ui_command(tracking_uri: str) -> str:

@@ -1,9 +1,11 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from components.artifacts import FILE, Artifact, combined_digest, file_digest, read_manifest
+from components import artifacts
+from components.artifacts import CACHE, FILE, Artifact, combined_digest, file_digest, read_manifest
 from components.errors import UserError
 
 
@@ -85,3 +87,51 @@ def test_a_reader_wants_the_right_stage_and_a_readable_manifest(tmp_path: Path) 
         read_manifest(tmp_path / "out", "tokenize")
     with pytest.raises(UserError, match="has no manifest"):
         read_manifest(tmp_path, "tokenize")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_what_an_earlier_run_made_of_the_same_is_taken(tmp_path: Path, cache: Path) -> None:
+    build(tmp_path / "one", max_length=8)
+    manifest = artifact(tmp_path / "two", max_length=8).cached()
+    assert manifest == read_manifest(tmp_path / "two", "tokenize") == read_manifest(tmp_path / "one", "tokenize")
+    assert (tmp_path / "two" / "a.txt").stat().st_ino == (tmp_path / "one" / "a.txt").stat().st_ino
+    assert artifact(tmp_path / "three", max_length=9).cached() is None
+    assert Artifact(tmp_path / "three", "tokenize", {"max_length": 8}, {"source": "abd"}).cached() is None
+    assert Artifact(tmp_path / "three", "train", {"max_length": 8}, {"source": "abc"}).cached() is None
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two", "cache"}
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "no folder"])
+def test_a_cached_result_that_is_damaged_or_gone_is_made_again(tmp_path: Path, cache: Path, damage: str) -> None:
+    build(tmp_path / "one")
+    if damage == "no folder":
+        shutil.rmtree(tmp_path / "one")
+    elif damage == "remove":
+        (tmp_path / "one" / "a.txt").unlink()
+    else:
+        (tmp_path / "one" / "a.txt").write_text("b")
+    assert artifact(tmp_path / "two").cached() is None
+    build(tmp_path / "two")
+    assert artifact(tmp_path / "three").cached() is not None
+
+
+def test_other_code_or_other_libraries_or_an_unknown_input_make_it_anew(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "one")
+    with monkeypatch.context() as patched:
+        patched.setattr(artifacts, "code_digest", lambda: "other")
+        assert artifact(tmp_path / "two").cached() is None
+    with monkeypatch.context() as patched:
+        patched.setattr(artifacts, "_versions", lambda: {"torch": "0.1"})
+        assert artifact(tmp_path / "two").cached() is None
+    unknown = Artifact(tmp_path / "three", "tokenize", {}, {"model": ""})
+    with unknown.building():
+        pass
+    assert Artifact(tmp_path / "four", "tokenize", {}, {"model": ""}).cached() is None
+    assert artifact(tmp_path / "two").cached() is not None

@@ -25,22 +25,30 @@ def evaluate(
     import shutil
     from pathlib import Path
 
+    from components.artifacts import lineage
     from components.errors import exit_codes
-    from components.evaluate.stage import METRICS, REPORT, evaluate, flat
+    from components.evaluate.stage import METRICS, REPORT, evaluate, flat, plan
     from components.tasks import Task
-    from components.tracking import stage_run
 
     folder = Path(evaluation.path)
-    with (
-        exit_codes(beside=evaluation.path),
-        stage_run("evaluate", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri) as run,
-    ):
-        manifest = evaluate(model_dir=Path(trained.path), data_dir=Path(dataset.path), output_dir=folder)
+    arguments = {"model_dir": Path(trained.path), "data_dir": Path(dataset.path), "output_dir": folder}
+    with exit_codes(beside=evaluation.path):
+        manifest = plan(**arguments).cached()
+        if manifest:
+            evaluation.metadata["cached"] = True
+        else:
+            from components.tracking import stage_run  # seconds to import
+
+            with stage_run(
+                "evaluate", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri
+            ) as run:
+                manifest = evaluate(**arguments)
+                run.log_manifest(manifest)
+                run.log_metrics(flat(json.loads((folder / METRICS).read_text())))
+                run.log_file(folder / REPORT)
+                evaluation.metadata["mlflow_run_id"] = run.run_id
+        evaluation.metadata.update(lineage(manifest))
         results = json.loads((folder / METRICS).read_text())
-        run.log_manifest(manifest)
-        run.log_metrics(flat(results))
-        run.log_file(folder / REPORT)
-        evaluation.metadata.update(run.metadata(manifest))
         for name, value in flat(results).items():
             metrics.log_metric(name, value)
         Path(metrics.path).write_text(json.dumps(flat(results)))  # KFP's local cache wants a file of every artifact

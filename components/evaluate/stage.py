@@ -7,29 +7,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
-from tqdm import tqdm
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
-from transformers.utils import logging
 
 from components.artifacts import Artifact, Manifest, read_manifest
 from components.errors import UserError
-from components.evaluate.baselines import baselines
-from components.evaluate.metrics import confusion_matrix, measure, score
-from components.evaluate.report import write_report
 from components.models import load_tokenizer
 from components.parameters import documented
 from components.tasks import Task
 from components.tokenize.stage import EXAMPLES, TOKENIZER, tokenizer_digest
-from components.train.data import Split, read_split
-from components.train.log import METRICS as TRAINING_METRICS
-from components.train.packing import is_packed, pack
 
 METRICS = "metrics.json"
+TRAINING_METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.parquet"
 REPORT = "report.html"
-BATCH_SIZE = 64
 
 
 @documented
@@ -39,8 +28,7 @@ def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
     Writes metrics.json (score, every metric, confusion matrices, baselines), predictions.parquet (split, idx, label,
     prediction, scores: class probabilities, or the one score of a regression), report.html, examples.json and manifest.json.
     """
-    model_manifest, data = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
-    artifact = Artifact(output_dir, "evaluate", {}, {"model": model_manifest["digest"], "data": data["digest"]})
+    artifact = plan(model_dir, data_dir, output_dir)
     if manifest := artifact.cached():
         return manifest
     task = Task.read(data_dir)
@@ -52,6 +40,18 @@ def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
     splits = [path.stem for path in sorted(data_dir.glob("validation*.parquet"))]
     if not splits:
         raise UserError(f"{data_dir} has no validation split: nothing to measure on")
+
+    # Seconds to import: `--help`, the checks above and what is cached need not wait.
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    from components.evaluate.baselines import baselines
+    from components.evaluate.metrics import confusion_matrix, measure, score
+    from components.evaluate.predict import predict
+    from components.evaluate.report import write_report
+    from components.train.data import read_split
+    from components.train.packing import pack
 
     logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -76,10 +76,17 @@ def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
         examples = _answered(json.loads((data_dir / EXAMPLES).read_text()), predicted, task)
         (folder / EXAMPLES).write_text(json.dumps(examples, indent=1) + "\n")
         training = [json.loads(line) for line in (model_dir / TRAINING_METRICS).read_text().splitlines()]
-        write_report(folder / REPORT, task, results, predicted, examples, training, model_manifest, data)
+        manifests = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
+        write_report(folder / REPORT, task, results, predicted, examples, training, *manifests)
     for line in summary(results):
         print(line, flush=True)
     return artifact.manifest()
+
+
+def plan(model_dir: Path, data_dir: Path, output_dir: Path) -> Artifact:
+    """What `evaluate` will write with these arguments."""
+    model, data = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
+    return Artifact(output_dir, "evaluate", {}, {"model": model["digest"], "data": data["digest"]})
 
 
 def flat(results: dict[str, Any]) -> dict[str, float]:
@@ -98,21 +105,6 @@ def summary(results: dict[str, Any]) -> list[str]:
     ]
     rivals = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in results["baselines"].items())
     return [*lines, f"score {results['score']:.4f} ({rivals})"]
-
-
-def predict(model: PreTrainedModel, rows: Split, pad_id: int, task: Task, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, outputs) probabilities or scores, and (rows,) class numbers or scores."""
-    order = rows.lengths.argsort(descending=True, stable=True)
-    outputs = torch.empty(len(rows), task.num_outputs)
-    device = next(model.parameters()).device
-    with torch.inference_mode(), tqdm(total=len(rows), desc=f"evaluate {split}", unit=" samples", disable=None) as bar:
-        for piece in order.split(BATCH_SIZE):
-            batch = rows.batch(piece, pad_id, device, is_packed(model))
-            logits: Tensor = model(input_ids=batch.input_ids, **batch.context).logits
-            outputs[piece] = (logits if task.is_regression else logits.softmax(-1)).float().cpu()
-            bar.update(len(piece))
-    predictions = outputs.squeeze(-1) if task.is_regression else outputs.argmax(-1)
-    return outputs.numpy(), predictions.numpy()
 
 
 def _prediction_table(split: str, data_dir: Path, predictions: np.ndarray, scores: np.ndarray) -> pa.Table:

@@ -4,14 +4,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from components import errors
 
 
-def launch(arguments: Mapping[str, object], num_processes: int) -> None:
-    """Run components.train on `num_processes` ranks and wait for it.
+@contextmanager
+def launched(arguments: Mapping[str, object], num_processes: int) -> Iterator[Callable[[], None]]:
+    """components.train on `num_processes` ranks, ended if the block ends before they do. Yields what waits for them.
 
     Args:
         arguments: The stage's, by name.
@@ -29,10 +31,13 @@ def launch(arguments: Mapping[str, object], num_processes: int) -> None:
         record = Path(folder) / errors.RECORD
         environment = {"OMP_NUM_THREADS": threads, **os.environ, "TORCHELASTIC_ERROR_FILE": str(record)}
         with subprocess.Popen(command, env=environment) as process:
+
+            def wait() -> None:
+                if process.wait():
+                    errors.reraise(record)
+
             try:
-                code = process.wait()
-            except BaseException:  # Ctrl-C, SIGTERM: take the ranks along, and let them clean up
-                process.terminate()
-                raise
-        if code:
-            errors.reraise(record)
+                yield wait
+            finally:  # after Ctrl-C or SIGTERM: take the ranks along, and let them clean up
+                if process.poll() is None:
+                    process.terminate()

@@ -20,15 +20,22 @@ def register(
     model_uri: dsl.OutputPath(str),
 ):
     """Register the model in MLflow. The output is the URI that loads it, as models:/NAME/VERSION."""
+    import json
     from pathlib import Path
 
     from components.errors import exit_codes
+    from components.evaluate.stage import METRICS, flat
     from components.register.stage import register
     from components.tracking import stage_run
 
+    folder = Path(evaluation.path)
     with (
         exit_codes(beside=model_uri),
-        stage_run("register", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri, last=True),
+        stage_run(
+            "register", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri, last=True
+        ) as run,
     ):
-        registered = register(model_dir=Path(trained.path), evaluation_dir=Path(evaluation.path), name=name, alias=alias)
+        registered = register(model_dir=Path(trained.path), evaluation_dir=folder, name=name, alias=alias)
+        if evaluation.metadata.get("cached"):
+            run.log_metrics(flat(json.loads((folder / METRICS).read_text())))
         Path(model_uri).write_text(registered["model_uri"])

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import parameters
-from components.artifacts import Manifest, read_manifest
+from components.artifacts import Manifest, code_digest, combined_digest, read_manifest
 from components.errors import UserError
+from components.evaluate.stage import METRICS
 from components.parameters import documented
 from components.tasks import Task
+from components.tokenize.stage import EXAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
 
-EXAMPLES = "examples.json"  # of components.evaluate, whose module would load torch here
-METRICS = "metrics.json"
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "pandas", "numpy")
 TOLERANCE = 1e-3  # between probabilities of the same model in batches padded otherwise
 
@@ -31,7 +31,8 @@ def register(
     """Register a model in MLflow, with signature, input example (raw text), metrics, tags and alias.
 
     What was stored is loaded again and must answer the evaluation's examples as the evaluation did: only then is there a
-    version. Uses the active MLflow run, else opens one. Returns name, version, alias, model_uri and run_id.
+    version. Where there is a version of the same content already, that one is given the alias. Uses the active MLflow run, else
+    opens one. Returns name, version, alias, model_uri and run_id.
     """
     model, evaluation = read_manifest(model_dir, "train"), read_manifest(evaluation_dir, "evaluate")
     if evaluation["inputs"]["model"] != model["digest"]:
@@ -47,24 +48,34 @@ def register(
     if not sys.stderr.isatty():
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     results = json.loads((evaluation_dir / METRICS).read_text())
-    examples = json.loads((evaluation_dir / EXAMPLES).read_text())
+    tags = _tags(task, model, evaluation, results)
+    client = mlflow.MlflowClient()
     active = mlflow.active_run()
     with contextlib.nullcontext(active) if active else mlflow.start_run(run_name="register") as run:
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(Path(__file__).with_name("serving.py")),
-            artifacts={"model": str(model_dir)},
-            signature=_signature(task),
-            input_example=_model_input(task, examples["rows"]),
-            pip_requirements=[f"{package}=={_version(package)}" for package in REQUIREMENTS],
-            metadata={"task": task.name, "model_digest": model["digest"]},
-        )
-        _check_answers(mlflow.pyfunc.load_model(info.model_uri).predict(_model_input(task, examples["rows"])), examples)
-        version = str(mlflow.register_model(info.model_uri, name, tags=_tags(task, model, evaluation, results)).version)
-        mlflow.MlflowClient().set_registered_model_alias(name, alias, version)
+        there = client.search_model_versions(f"name = '{name}' AND tags.`digest.registered` = '{tags['digest.registered']}'")
+        version = str(there[0].version) if there else _log_version(name, task, model_dir, evaluation_dir, tags)
+        client.set_registered_model_alias(name, alias, version)
         run_id = run.info.run_id
-    print(f"registered {name} version {version} as models:/{name}@{alias}", flush=True)
+    print(f"{'already there' if there else 'registered'}: {name} version {version} as models:/{name}@{alias}", flush=True)
     return {"name": name, "version": version, "alias": alias, "model_uri": f"models:/{name}/{version}", "run_id": run_id}
+
+
+def _log_version(name: str, task: Task, model_dir: Path, evaluation_dir: Path, tags: dict[str, str]) -> str:
+    """Store the model with the active run, and number it once it answers as it was evaluated to."""
+    import mlflow
+
+    examples = json.loads((evaluation_dir / EXAMPLES).read_text())
+    info = mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(Path(__file__).with_name("serving.py")),
+        artifacts={"model": str(model_dir)},
+        signature=_signature(task),
+        input_example=_model_input(task, examples["rows"]),
+        pip_requirements=[f"{package}=={_version(package)}" for package in REQUIREMENTS],
+        metadata={"task": task.name, "model_digest": tags["digest.model"]},
+    )
+    _check_answers(mlflow.pyfunc.load_model(info.model_uri).predict(_model_input(task, examples["rows"])), examples)
+    return str(mlflow.register_model(info.model_uri, name, tags=tags).version)
 
 
 def _signature(task: Task) -> "ModelSignature":
@@ -107,6 +118,9 @@ def _tags(task: Task, model: Manifest, evaluation: Manifest, results: dict[str, 
         "digest.data": model["inputs"]["data"],
         "digest.evaluation": evaluation["digest"],
         "digest.code": model["code"],
+        "digest.registered": combined_digest(
+            {"model": model["digest"], "evaluation": evaluation["digest"], "code": code_digest()}
+        ),
     }
 
 

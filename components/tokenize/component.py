@@ -26,26 +26,35 @@ def tokenize(
 ):
     """Tokenize a GLUE task, or your own data, to Parquet."""
     from pathlib import Path
+    from typing import Any
 
+    from components.artifacts import lineage
     from components.errors import exit_codes
-    from components.tokenize.stage import tokenize
-    from components.tracking import stage_run
+    from components.tokenize.stage import plan, tokenize
 
-    with (
-        exit_codes(beside=dataset.path),
-        stage_run("tokenize", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri) as run,
-    ):
-        manifest = tokenize(
-            task=task,
-            source=source,
-            model=model,
-            output_dir=Path(dataset.path),
-            max_length=max_length,
-            text_columns=text_columns,
-            label_column=label_column,
-            skip_malformed_rows=skip_malformed_rows,
-            num_sample_rows=num_sample_rows,
-            seed=seed,
-        )
-        run.log_manifest(manifest)
-        dataset.metadata.update(run.metadata(manifest), task=task)
+    arguments: dict[str, Any] = {
+        "task": task,
+        "source": source,
+        "model": model,
+        "output_dir": Path(dataset.path),
+        "max_length": max_length,
+        "text_columns": text_columns,
+        "label_column": label_column,
+        "skip_malformed_rows": skip_malformed_rows,
+        "num_sample_rows": num_sample_rows,
+        "seed": seed,
+    }
+    with exit_codes(beside=dataset.path):
+        manifest = plan(arguments)[0].cached()
+        if manifest:
+            dataset.metadata["cached"] = True
+        else:
+            from components.tracking import stage_run  # seconds to import
+
+            with stage_run(
+                "tokenize", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri
+            ) as run:
+                manifest = tokenize(**arguments)
+                run.log_manifest(manifest)
+                dataset.metadata["mlflow_run_id"] = run.run_id
+        dataset.metadata.update(lineage(manifest), task=task)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from components import parameters
 from components.artifacts import Artifact, Manifest, combined_digest
 from components.errors import UserError
-from components.models import load_tokenizer
+from components.models import load_tokenizer, tokenizer_files_digest
 from components.parameters import documented
 from components.tasks import UNLABELLED, Task
 from components.tokenize.read import read_source
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STATISTICS = "statistics.json"
 TOKENIZER = "tokenizer"
 EXAMPLES = "examples.json"
+OF_THE_SOURCE = ("source", "text_columns", "label_column", "skip_malformed_rows", "num_sample_rows", "seed")
 NUM_EXAMPLES = 5
 ROWS_AT_ONCE = 500
 ROW_GROUP = 50_000
@@ -55,29 +56,12 @@ def tokenize(
     tokenizer/, task.json (labels and metrics), statistics.json (lengths, labels, what was cut), examples.json and
     manifest.json.
     """
-    if max_length < 8:
-        raise UserError(f"max_length is {max_length}: give at least 8 tokens")
-    found = read_source(task, source, text_columns, label_column, skip_malformed_rows, num_sample_rows, seed)
+    artifact, found = plan(dict(locals()))
+    if manifest := artifact.cached():
+        return manifest
     tokenizer = load_tokenizer(model)
     if max_length > tokenizer.model_max_length:
         raise UserError(f"max_length is {max_length}, but {model} takes at most {tokenizer.model_max_length} tokens")
-    artifact = Artifact(
-        output_dir,
-        "tokenize",
-        {
-            "task": task,
-            "source": source,
-            "model": model,
-            "max_length": max_length,
-            "text_columns": text_columns,
-            "label_column": label_column,
-            "skip_malformed_rows": skip_malformed_rows,
-            **({"num_sample_rows": num_sample_rows, "seed": seed} if source == "sample" else {}),
-        },
-        {"source": combined_digest(found.inputs), "tokenizer": tokenizer_digest(tokenizer)},
-    )
-    if manifest := artifact.cached():
-        return manifest
     with artifact.building() as folder:
         statistics: dict[str, Any] = {"source_files": found.inputs, "splits": {}}
         for split, tables in found.splits.items():
@@ -95,6 +79,18 @@ def tokenize(
             flush=True,
         )
     return artifact.manifest()
+
+
+def plan(arguments: dict[str, Any]) -> tuple[Artifact, Source]:
+    """What `tokenize` will write with these arguments, and where it reads; nothing slow is imported to say so."""
+    if arguments["max_length"] < 8:
+        raise UserError(f"max_length is {arguments['max_length']}: give at least 8 tokens")
+    parameters = {name: value for name, value in arguments.items() if name != "output_dir"}
+    found = read_source(parameters["task"], **{name: parameters[name] for name in OF_THE_SOURCE})
+    if parameters["source"] != "sample":
+        del parameters["num_sample_rows"], parameters["seed"]
+    inputs = {"source": combined_digest(found.inputs), "tokenizer": tokenizer_files_digest(parameters["model"])}
+    return Artifact(arguments["output_dir"], "tokenize", parameters, inputs), found
 
 
 def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -53,10 +53,10 @@ def train(
     """Fine-tune a pre-trained transformer on tokenized data."""
     from pathlib import Path
 
-    from components.artifacts import read_manifest
+    from components.artifacts import lineage, read_manifest
     from components.errors import exit_codes
-    from components.launch.torchrun import launch
-    from components.tracking import stage_run
+    from components.launch.torchrun import launched
+    from components.train.plan import plan
 
     arguments = {
         "data_dir": dataset.path,
@@ -95,13 +95,22 @@ def train(
         "perturbation_interval": perturbation_interval,
         "perturbation_fraction": perturbation_fraction,
     }
-    with (
-        exit_codes(beside=trained.path),
-        stage_run("train", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri) as run,
-    ):
-        with run.following(Path(trained.path), "metrics.jsonl"):
-            launch(arguments, num_processes)
-        manifest = read_manifest(Path(trained.path), "train")
-        run.log_manifest(manifest)
+    with exit_codes(beside=trained.path):
+        manifest = plan(arguments).cached()
+        if manifest:
+            trained.metadata["cached"] = True
+        else:
+            # MLflow takes seconds to import, and so does torch: the ranks start meanwhile.
+            with launched(arguments, num_processes) as wait:
+                from components.tracking import stage_run
+
+                with stage_run(
+                    "train", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri
+                ) as run:
+                    with run.following(Path(trained.path), "metrics.jsonl"):
+                        wait()
+                    manifest = read_manifest(Path(trained.path), "train")
+                    run.log_manifest(manifest)
+                    trained.metadata["mlflow_run_id"] = run.run_id
         trained.framework = "pytorch"
-        trained.metadata.update(run.metadata(manifest), base_model=model, method=method)
+        trained.metadata.update(lineage(manifest), base_model=model, method=method)

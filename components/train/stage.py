@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from components import parameters
-from components.artifacts import Artifact, Manifest, read_manifest
+from components.artifacts import Manifest, read_manifest
 from components.errors import UserError
 from components.models import load_model, load_tokenizer
 from components.parameters import (
@@ -44,6 +44,7 @@ from components.train.methods.scala import Scala
 from components.train.methods.smart import Smart
 from components.train.optimizers import build_optimizer, peak_learning_rate, schedule, trust_ratios
 from components.train.packing import is_packed, pack
+from components.train.plan import plan
 from components.train.precision import choose_arithmetic
 from components.train.ranks import join_ranks, mix
 from components.train.update import accumulate_gradients
@@ -102,11 +103,10 @@ def train(
     Writes model.safetensors, config.json with the label names, the tokenizer, metrics.jsonl (a line an update), task.json and
     manifest.json.
     """
-    arguments = {name: value for name, value in locals().items() if name not in ("data_dir", "output_dir")}
+    arguments = dict(locals())
     _check(arguments)
     the_method = build_method(method, arguments)
-    data = read_manifest(data_dir, "tokenize")
-    artifact = Artifact(output_dir, "train", arguments, {"data": data["digest"]})
+    artifact = plan(arguments)
     if manifest := artifact.cached():
         return manifest
     if not (data_dir / "train.parquet").is_file():
@@ -117,7 +117,8 @@ def train(
         split = read_split(data_dir / "train.parquet")
         tokenizer = load_tokenizer(str(data_dir / TOKENIZER))
         if tokenizer_digest(load_tokenizer(model)) != tokenizer_digest(tokenizer):
-            raise UserError(f"{data_dir} was tokenized for {data['parameters']['model']}, whose tokens {model} does not share")
+            meant = read_manifest(data_dir, "tokenize")["parameters"]["model"]
+            raise UserError(f"{data_dir} was tokenized for {meant}, whose tokens {model} does not share")
 
         torch.manual_seed(seed)  # the new head
         bare = load_model(model, task, len(tokenizer), dropout)

@@ -15,7 +15,10 @@ from components import parameters
 from pipelines.adapt import adapt
 
 STAGES = ("tokenize", "train", "evaluate", "register")
-OF_THE_COMPONENT = {"num_processes": "launch", **dict.fromkeys(("experiment", "tracking_uri", "pipeline_run_id"), "stage_run")}
+OF_THE_COMPONENT = {
+    "num_processes": "launched",
+    **dict.fromkeys(("experiment", "tracking_uri", "pipeline_run_id"), "stage_run"),
+}
 """Parameters that the component itself uses, and the function it hands them to."""
 
 

@@ -53,6 +53,16 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     assert version.tags["digest.data"] == runs["tokenize"].data.tags["digest.output"]
     assert version.tags["digest.model"] == runs["train"].data.tags["digest.output"]
 
+    again = run_module(
+        "pipelines.local", *SMALL, "--task", "rte", "--num-epochs", 1, "--num-processes", 2, "--runs-dir", tmp_path
+    )
+    assert re.findall(r"^  (\w+): cached, from", again.stdout, re.MULTILINE) == ["tokenize", "train", "evaluate"], again.stdout
+    assert f"already there: glue-rte version {version.version}" in again.stdout
+    assert dict(re.findall(r"^(\w+) {2,}(.*)$", again.stdout, re.MULTILINE))["score"] == shown["score"]
+    assert len(client.search_model_versions("name = 'glue-rte'")) == 1
+    parents = client.search_runs([experiment.experiment_id], "tags.stage = 'pipeline'")
+    assert [run.data.metrics["score"] for run in parents] == [parent.data.metrics["score"]] * 2
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),

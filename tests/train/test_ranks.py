@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from support import ROOT, heed_interrupts
 
 from components.errors import UserError
-from components.launch.torchrun import launch
+from components.launch.torchrun import launched
 
 ARGUMENTS = {
     "model": "tiny",
@@ -100,11 +100,14 @@ def test_the_noise_is_not_lost_in_the_comparison(runs: Callable[[int, tuple[int,
 def test_what_a_rank_has_to_say_reaches_the_launcher(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
     arguments = {**ARGUMENTS, "data_dir": tokenized("rte"), "output_dir": tmp_path / "m", "perturbation_radius": -1}
     for num_processes in (1, 2):
-        with pytest.raises(UserError, match=r"perturbation_radius is -1\.0: give 0 or more"):
-            launch(arguments, num_processes)
+        with (
+            pytest.raises(UserError, match=r"perturbation_radius is -1\.0: give 0 or more"),
+            launched(arguments, num_processes) as wait,
+        ):
+            wait()
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="num_processes is 0"):
-        launch(arguments, 0)
+    with pytest.raises(UserError, match="num_processes is 0"), launched(arguments, 0):
+        pass
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

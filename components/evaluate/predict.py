@@ -1,0 +1,28 @@
+"""A model's answers to the rows of a split."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from components.tasks import Task
+from components.train.data import Split
+from components.train.packing import is_packed
+
+BATCH_SIZE = 64
+
+
+def predict(model: PreTrainedModel, rows: Split, pad_id: int, task: Task, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, outputs) probabilities or scores, and (rows,) class numbers or scores."""
+    order = rows.lengths.argsort(descending=True, stable=True)
+    outputs = torch.empty(len(rows), task.num_outputs)
+    device = next(model.parameters()).device
+    with torch.inference_mode(), tqdm(total=len(rows), desc=f"evaluate {split}", unit=" samples", disable=None) as bar:
+        for piece in order.split(BATCH_SIZE):
+            batch = rows.batch(piece, pad_id, device, is_packed(model))
+            logits: Tensor = model(input_ids=batch.input_ids, **batch.context).logits
+            outputs[piece] = (logits if task.is_regression else logits.softmax(-1)).float().cpu()
+            bar.update(len(piece))
+    predictions = outputs.squeeze(-1) if task.is_regression else outputs.argmax(-1)
+    return outputs.numpy(), predictions.numpy()
