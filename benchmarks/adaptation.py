@@ -208,7 +208,7 @@ def run(bench: Bench, name: str, rate: float, seed: int) -> None:
         **arm.settings,
     )
     seconds = time.monotonic() - started
-    held_out = read_split(bench.data_dir / "validation.parquet")
+    held_out = read_split(bench.data_dir, "validation")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = AutoModelForSequenceClassification.from_pretrained(folder).to(device).eval()
     _, predictions = predict(trained, held_out, 0, TASKS[bench.task], "held-out rows")
@@ -244,7 +244,7 @@ def reference(bench: Bench) -> dict[str, Any]:
         vocabulary_size = len(load_tokenizer(bench.model))
         network: Any = load_model(bench.model, TASKS[bench.task], vocabulary_size, parameters.dropout)
         prepare_model(network, device)
-        rows = read_split(bench.data_dir / "train.parquet")
+        rows = read_split(bench.data_dir, "train")
         passes = {
             str(size): measure_passes(network, rows, size, MICRO_BATCH_TOKENS, arithmetic, num_updates=max(1, 512 // size))
             for size in {bench.protocol.small_batch, bench.protocol.large_batch}

@@ -126,7 +126,7 @@ def _trainer(data_dir: Path, output_dir: Path, model: str, num_epochs: int, lear
 
 
 def _score(model: PreTrainedModel, data_dir: Path) -> float:
-    rows = read_split(data_dir / "validation.parquet")
+    rows = read_split(data_dir, "validation")
     _, predictions = predict(model.eval(), rows, 0, TASK, "the held-out rows")
     return score(measure(TASK, rows.labels.numpy(), predictions))
 

@@ -49,6 +49,9 @@ label_column: str = ""
 skip_malformed_rows: bool = False
 """Leave out rows with the wrong number of fields instead of stopping (the official QQP file has some). They are counted."""
 
+shard_rows: int = 1_000_000
+"""Rows of a tokenized file at most; a larger split becomes several files."""
+
 num_sample_rows: int = 4000
 """Rows of the training split that `source=sample` generates; its validation split has a quarter of them."""
 

@@ -3,20 +3,22 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from components.evaluate.metrics import measure, score
 from components.tasks import Task
+from components.tokenize.files import find_split
 
 NUM_TRAINING_ROWS = 50_000  # enough for a linear model, and seconds on one core
 
 
 def baselines(task: Task, data_dir: Path, split: str) -> dict[str, float]:
     """Scores on `split` of {"majority", "bag_of_words"}, trained on the (first rows of the) training split."""
-    train = pq.read_table(data_dir / "train.parquet").slice(0, NUM_TRAINING_ROWS)
-    test = pq.read_table(data_dir / f"{split}.parquet")
+    train = pa.table(next(pq.ParquetFile(find_split(data_dir, "train")[0]).iter_batches(NUM_TRAINING_ROWS)))
+    test = pa.concat_tables(map(pq.read_table, find_split(data_dir, split)))
     labels, expected = train["label"].to_numpy(), test["label"].to_numpy()
     if task.is_regression:
         usual, linear = labels.mean(), Ridge()

@@ -13,6 +13,7 @@ from components.errors import UserError
 from components.models import load_tokenizer
 from components.parameters import documented
 from components.tasks import Task
+from components.tokenize.files import find_split
 from components.tokenize.stage import EXAMPLES, TOKENIZER, tokenizer_digest
 
 METRICS = "metrics.json"
@@ -37,7 +38,7 @@ def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
     tokenizer = load_tokenizer(str(model_dir))
     if tokenizer_digest(tokenizer) != tokenizer_digest(load_tokenizer(str(data_dir / TOKENIZER))):
         raise UserError(f"{data_dir} was tokenized for another model than {model_dir}")
-    splits = [path.stem for path in sorted(data_dir.glob("validation*.parquet"))]
+    splits = sorted({path.stem.partition("-")[0] for path in data_dir.glob("validation*.parquet")})
     if not splits:
         raise UserError(f"{data_dir} has no validation split: nothing to measure on")
 
@@ -61,7 +62,7 @@ def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
         results: dict[str, Any] = {"task": task.name, "splits": {}}
         tables = []
         for split in splits:
-            rows = read_split(data_dir / f"{split}.parquet")
+            rows = read_split(data_dir, split)
             scores, predictions = predict(model, rows, tokenizer.pad_token_id, task, split)
             labels = rows.labels.numpy()
             results["splits"][split] = {"rows": len(rows), "metrics": measure(task, labels, predictions)}
@@ -108,7 +109,7 @@ def summary(results: dict[str, Any]) -> list[str]:
 
 
 def _prediction_table(split: str, data_dir: Path, predictions: np.ndarray, scores: np.ndarray) -> pa.Table:
-    source = pq.read_table(data_dir / f"{split}.parquet", columns=["idx", "label"])
+    source = pa.concat_tables(pq.read_table(path, columns=["idx", "label"]) for path in find_split(data_dir, split))
     return pa.table(
         {
             "split": pa.array([split] * len(source)).dictionary_encode(),

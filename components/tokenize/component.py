@@ -18,6 +18,7 @@ def tokenize(
     text_columns: list[str],
     label_column: str,
     skip_malformed_rows: bool,
+    shard_rows: int,
     num_sample_rows: int,
     seed: int,
     experiment: str,
@@ -41,6 +42,7 @@ def tokenize(
         "text_columns": text_columns,
         "label_column": label_column,
         "skip_malformed_rows": skip_malformed_rows,
+        "shard_rows": shard_rows,
         "num_sample_rows": num_sample_rows,
         "seed": seed,
     }

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from components import parameters
@@ -21,6 +20,7 @@ from components.parameters import documented
 from components.tasks import UNLABELLED, Task
 from components.tokenize.read import read_source
 from components.tokenize.rows import Source, Tables
+from components.tokenize.shards import ShardWriter
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -32,7 +32,6 @@ EXAMPLES = "examples.json"
 OF_THE_SOURCE = ("source", "text_columns", "label_column", "skip_malformed_rows", "num_sample_rows", "seed")
 NUM_EXAMPLES = 5
 ROWS_AT_ONCE = 500
-ROW_GROUP = 50_000
 QUANTILES = {"median_length": 0.5, "p95_length": 0.95, "p99_length": 0.99}
 
 
@@ -47,14 +46,15 @@ def tokenize(
     text_columns: list[str] = parameters.text_columns,
     label_column: str = parameters.label_column,
     skip_malformed_rows: bool = parameters.skip_malformed_rows,
+    shard_rows: int = parameters.shard_rows,
     num_sample_rows: int = parameters.num_sample_rows,
     seed: int = parameters.seed,
 ) -> Manifest:
     """Tokenize a GLUE task, or your own data, to Parquet.
 
-    Writes SPLIT.parquet (zstd; input_ids: list<int32>, token_type_ids where the model has them, label, idx) for each split,
-    tokenizer/, task.json (labels and metrics), statistics.json (lengths, labels, what was cut), examples.json and
-    manifest.json.
+    Writes SPLIT.parquet (zstd; input_ids: list<int32>, token_type_ids where the model has them, label, idx) for each split, or
+    SPLIT-00000-of-00003.parquet and so on where it is large; tokenizer/, task.json (labels and metrics), statistics.json
+    (lengths, labels, what was cut), examples.json and manifest.json.
     """
     artifact, found = plan(dict(locals()))
     if manifest := artifact.cached():
@@ -65,7 +65,8 @@ def tokenize(
     with artifact.building() as folder:
         statistics: dict[str, Any] = {"source_files": found.inputs, "splits": {}}
         for split, tables in found.splits.items():
-            statistics["splits"][split] = _write_split(folder / f"{split}.parquet", tables, tokenizer, found.task, max_length)
+            numbers = _write_split(folder, split, tables, tokenizer, found.task, max_length, shard_rows)
+            statistics["splits"][split] = numbers
         statistics["skipped_rows"] = found.num_skipped
         tokenizer.model_max_length = max_length  # so that whoever uses it later cuts where we did
         tokenizer.save_pretrained(folder / TOKENIZER)
@@ -85,6 +86,8 @@ def plan(arguments: dict[str, Any]) -> tuple[Artifact, Source]:
     """What `tokenize` will write with these arguments, and where it reads; nothing slow is imported to say so."""
     if arguments["max_length"] < 8:
         raise UserError(f"max_length is {arguments['max_length']}: give at least 8 tokens")
+    if arguments["shard_rows"] < 1:
+        raise UserError(f"shard_rows is {arguments['shard_rows']}: give 1 or more")
     parameters = {name: value for name, value in arguments.items() if name != "output_dir"}
     found = read_source(parameters["task"], **{name: parameters[name] for name in OF_THE_SOURCE})
     if parameters["source"] != "sample":
@@ -101,22 +104,25 @@ def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _write_split(
-    path: Path, tables: Tables, tokenizer: "PreTrainedTokenizerBase", task: Task, max_length: int
+    folder: Path,
+    split: str,
+    tables: Tables,
+    tokenizer: "PreTrainedTokenizerBase",
+    task: Task,
+    max_length: int,
+    shard_rows: int,
 ) -> dict[str, Any]:
-    """Tokenize one split to `path`. Returns its rows, tokens, lengths in tokens, label counts and rows cut."""
+    """Tokenize one split to files in `folder`. Returns its rows, tokens, lengths in tokens, label counts and rows cut."""
     names: list[str] = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
     label = pa.float32() if task.is_regression else pa.int64()
     schema = pa.schema([*((name, pa.list_(pa.int32())) for name in names), ("label", label), ("idx", pa.int32())])
     histogram, num_truncated = np.zeros(max_length + 1, np.int64), 0
     labels = np.zeros(len(task.label_names) + 1, np.int64)  # first of the rows without one
     with (
-        pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["label"]) as writer,
-        ThreadPoolExecutor(1) as pool,
-        tqdm(desc=f"tokenize {path.stem}", unit=" rows", disable=None) as bar,
+        ShardWriter(folder, split, schema, shard_rows) as writer,
+        tqdm(desc=f"tokenize {split}", unit=" rows", disable=None) as bar,
     ):
         encoded = _encoded(tables(), tokenizer.backend_tokenizer, task, max_length)
-        group: list[pa.Table] = []
-        write = pool.submit(lambda: None)
         for batch, encodings in encoded:
             ids = _ragged([encoding.ids for encoding in encodings])
             columns = {"input_ids": ids, "label": batch["label"], "idx": batch["idx"]}
@@ -125,20 +131,13 @@ def _write_split(
             elif len(names) > 1:  # single texts: no need to ask for each
                 zeros = pa.array(np.zeros(len(ids.values), np.int32))
                 columns["token_type_ids"] = pa.ListArray.from_arrays(ids.offsets, zeros)
-            group.append(pa.table(columns, schema))
-            if sum(map(len, group)) >= ROW_GROUP:
-                write.result()
-                write = pool.submit(writer.write_table, pa.concat_tables(group).combine_chunks())
-                group = []
+            writer.write(pa.table(columns, schema))
             lengths = np.diff(ids.offsets.to_numpy())
             histogram += np.bincount(lengths, minlength=max_length + 1)
             num_truncated += sum(bool(encodings[row].overflowing) for row in np.flatnonzero(lengths == max_length))
             if not task.is_regression:
                 labels += np.bincount(batch["label"].to_numpy() - UNLABELLED, minlength=len(labels))
             bar.update(len(batch))
-        write.result()
-        if group:
-            writer.write_table(pa.concat_tables(group).combine_chunks())
     named = zip(("unlabelled", *task.label_names), labels.tolist(), strict=True)
     counts = {name: count for name, count in named if count}
     return {**_length_statistics(histogram), "truncated": num_truncated, "labels": counts}

@@ -2,6 +2,7 @@
 
 import functools
 import heapq
+import itertools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from components.errors import UserError
+from components.tokenize.files import find_split
 from components.train.packing import Packing, move
 
 TOKEN_COLUMNS = ("input_ids", "token_type_ids")
@@ -93,18 +96,23 @@ class Split:
         )
 
 
-def read_split(path: Path) -> Split:
-    """The rows of a Parquet file that components.tokenize wrote, some thousand at a time, through Arrow's buffers.
+def read_split(folder: Path, split: str) -> Split:
+    """A split that components.tokenize wrote to `folder`, some thousand rows at a time, through Arrow's buffers.
 
     Tokens of more than IN_MEMORY bytes go to a memory-mapped file in the folder for temporary files, which has no name and ends
     with the process: a set may be larger than the memory.
+
+    Raises:
+        UserError: there is no such split.
     """
-    file = pq.ParquetFile(path)
-    names = [name for name in TOKEN_COLUMNS if name in file.schema_arrow.names]
-    num_tokens = _num_values(file, "input_ids")
+    files = [pq.ParquetFile(path) for path in find_split(folder, split)]
+    if not files:
+        raise UserError(f"{folder} has no {split} split: tokenize one")
+    names = [name for name in TOKEN_COLUMNS if name in files[0].schema_arrow.names]
+    num_tokens = sum(_num_values(file, "input_ids") for file in files)
     tokens = {name: _space(num_tokens) for name in names}
     lengths, labels, start = [torch.zeros(1, dtype=torch.int64)], [], 0
-    for batch in file.iter_batches(ROWS_AT_ONCE, columns=[*names, "label"]):
+    for batch in itertools.chain.from_iterable(file.iter_batches(ROWS_AT_ONCE, columns=[*names, "label"]) for file in files):
         for name in names:
             values = batch[name].flatten().to_numpy()
             tokens[name][start : start + len(values)] = torch.from_numpy(values.copy())

@@ -28,6 +28,7 @@ from components.parameters import (
     documented,
 )
 from components.tasks import Task
+from components.tokenize.files import find_split
 from components.tokenize.stage import TOKENIZER, tokenizer_digest
 from components.train.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
 from components.train.dropout import use_fast_dropout
@@ -109,12 +110,12 @@ def train(
     artifact = plan(arguments)
     if manifest := artifact.cached():
         return manifest
-    if not (data_dir / "train.parquet").is_file():
+    if not find_split(data_dir, "train"):
         raise UserError(f"{data_dir} has no train split: nothing to train on")
 
     with join_ranks() as ranks:
         task = Task.read(data_dir)
-        split = read_split(data_dir / "train.parquet")
+        split = read_split(data_dir, "train")
         tokenizer = load_tokenizer(str(data_dir / TOKENIZER))
         if tokenizer_digest(load_tokenizer(model)) != tokenizer_digest(tokenizer):
             meant = read_manifest(data_dir, "tokenize")["parameters"]["model"]

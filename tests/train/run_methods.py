@@ -59,7 +59,7 @@ def count(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Te
 
 def run(data_dir: Path, output_dir: Path, micro_batch: int) -> dict[str, int]:
     """Variant -> all-reduces of its whole run.  micro_batch: examples, on average."""
-    lengths = read_split(data_dir / "train.parquet").lengths
+    lengths = read_split(data_dir, "train").lengths
     tokens = 1 if micro_batch == 1 else round(micro_batch * float(lengths.float().mean()))
     reduced = {}
     for name, settings in VARIANTS.items():

@@ -5,6 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from components.errors import UserError
+from components.tokenize.stage import tokenize
 from components.train import data
 from components.train.data import micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
 
@@ -45,14 +47,24 @@ def test_ranks_and_micro_batches_share_an_update_out_without_loss(num_ranks: int
         assert all(max(part) - min(part) < 120 or tokens == 1 for part in sums)
 
 
+def test_a_split_in_several_files_is_read_as_one(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
+    tokenize(task="rte", source="sample", model="tiny", output_dir=tmp_path / "d", num_sample_rows=200, shard_rows=70)
+    one, many = read_split(tokenized("rte"), "train"), read_split(tmp_path / "d", "train")
+    assert torch.equal(one.offsets, many.offsets)
+    assert torch.equal(one.labels, many.labels)
+    assert all(torch.equal(values, many.tokens[name]) for name, values in one.tokens.items())
+    with pytest.raises(UserError, match="has no test2 split"):
+        read_split(tmp_path / "d", "test2")
+
+
 @pytest.mark.parametrize("in_memory", [0, 2**30])
 def test_a_split_holds_what_the_parquet_file_says(
     tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, in_memory: int
 ) -> None:
     monkeypatch.setattr(data, "IN_MEMORY", in_memory)
     monkeypatch.setattr(data, "ROWS_AT_ONCE", 70)
-    path = tokenized("rte") / "train.parquet"
-    split, table = read_split(path), pq.read_table(path).to_pydict()
+    table = pq.read_table(tokenized("rte") / "train.parquet").to_pydict()
+    split = read_split(tokenized("rte"), "train")
     rows = torch.tensor([5, 0, 199])
     batch = split.batch(rows, pad_id=0, device=torch.device("cpu"))
     for number, row in enumerate(rows.tolist()):

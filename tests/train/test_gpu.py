@@ -28,7 +28,7 @@ NOISY = Progress(update=4, num_updates=6, seed=3)  # every variant's noise is on
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_a_gpu_computes_the_gradient_of_the_cpu(tokenized: Callable[[str], Path], variant: str) -> None:
     """In float64, without dropout."""
-    split = read_split(tokenized("rte") / "train.parquet")
+    split = read_split(tokenized("rte"), "train")
     method = build_method(VARIANTS[variant]["method"], {**DEFAULTS, "perturbation_init_std": 0.01, **VARIANTS[variant]})
     gradients = []
     for device in ("cpu", "cuda"):
@@ -45,7 +45,7 @@ def test_a_gpu_computes_the_gradient_of_the_cpu(tokenized: Callable[[str], Path]
 
 @pytest.mark.parametrize("make", [lambda batch, hidden, at: normal_noise(batch, hidden, 1.0, at), uniform_noise])
 def test_a_gpu_draws_the_noise_of_the_cpu(tokenized: Callable[[str], Path], make: Callable[..., torch.Tensor]) -> None:
-    split = read_split(tokenized("rte") / "train.parquet")
+    split = read_split(tokenized("rte"), "train")
     one, other = (make(split.batch(torch.arange(16), 0, torch.device(device)), 64, NOISY) for device in ("cpu", "cuda"))
     torch.testing.assert_close(other.cpu(), one, rtol=1e-5, atol=1e-5)
 
@@ -64,7 +64,7 @@ def test_every_method_trains_in_every_precision(
 
 
 def test_shared_dropout_is_shared_on_a_gpu(tokenized: Callable[[str], Path]) -> None:
-    split = read_split(tokenized("rte") / "train.parquet")
+    split = read_split(tokenized("rte"), "train")
     network: Any = load_model("tiny", TASKS["rte"], len(load_tokenizer("tiny")), dropout=0.3)
     network.cuda().train()
     batch = split.batch(torch.arange(16), 0, torch.device("cuda"))

@@ -72,7 +72,7 @@ def test_an_update_that_did_not_fit_is_computed_again_with_the_same_result(
 def test_one_example_too_much_is_one_line(
     tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    longest = int(read_split(tokenized("rte") / "train.parquet").lengths.max())
+    longest = int(read_split(tokenized("rte"), "train").lengths.max())
     run_out(monkeypatch, Plain, 1)
     with pytest.raises(UserError, match=f"out of memory with {longest} tokens at a time, which is one example: tokenize with"):
         stage.train(data_dir=tokenized("rte"), output_dir=tmp_path / "m", method="plain", **ARGUMENTS)
