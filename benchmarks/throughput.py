@@ -1,0 +1,236 @@
+"""How many samples a second does plain training compute, against the Hugging Face Trainer?
+
+    python benchmarks/throughput.py --source GLUE_DIR [--quick]
+
+Three sides train MiniLM on SST-2 with AdamW, each time in a process of its own, in turns: this project; the Trainer as
+run_glue.py sets it up (padded to 128, fp32); and the Trainer at its best (padded to a batch's longest, batches of examples of
+like length, fused AdamW, bf16 where the processor has it). A large batch is, for the Trainer, micro-batches of 32 accumulated.
+Start-up is left out. Prints a table; writes throughput.json and throughput.png.
+
+Also says what share of the processor's matrix product our side reaches: the multiplications it really makes (FlopCounterMode),
+over the fastest of matrix products of the model's own shapes.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from measure import alone, bars, machine, save, spread
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from components import cli, parameters
+from components.errors import UserError
+from components.models import find_model, load_model, load_tokenizer
+from components.tasks import TASKS
+from components.tokenize.stage import TOKENIZER, tokenize
+from components.train.data import micro_batches, read_split, rows_of_update
+from components.train.memory import CPU_TOKENS
+from components.train.methods import Progress
+from components.train.packing import is_packed
+from components.train.precision import choose_arithmetic
+from components.train.stage import build_method, prepare_model, train
+from components.train.update import accumulate_gradients
+
+OURS, DEFAULT, BEST = "ours", "Trainer, as run_glue.py", "Trainer, at its best"
+MICRO_BATCH = 32
+PADDED_LENGTH = 128
+
+
+def throughput(
+    *,
+    source: Path,
+    output_dir: Path = Path("build/throughput"),
+    model: str = "minilm",
+    batch_sizes: list[int] = [32, 1024],
+    num_examples: int = 4096,
+    rounds: int = 5,
+    quick: bool = False,
+) -> None:
+    """Measure training's samples a second against the Hugging Face Trainer.
+
+    Args:
+        source: Folder with sst2/train.parquet in the Hugging Face schema.
+        output_dir: Folder for the results.
+        model: As in components.train.
+        batch_sizes: Examples per update.
+        num_examples: Examples of a measurement, at least one update; an eighth of them where all are padded to 128.
+        rounds: Times that each side is measured.
+        quick: 256 examples, batches of 32, and 2 rounds: a minute or two.
+    """
+    if quick:
+        batch_sizes, num_examples, rounds = [MICRO_BATCH], 256, 2
+    if bad := [size for size in batch_sizes if size < 1 or (size > MICRO_BATCH and size % MICRO_BATCH)]:
+        raise UserError(f"batch_sizes has {bad[0]}: give up to {MICRO_BATCH}, or a multiple of it")
+    if min(num_examples, rounds) < 1:
+        raise UserError("num_examples and rounds must be 1 or more")
+    data_dir = _tokenized(source, output_dir, model, 2 * max(num_examples, *batch_sizes))
+    sides: dict[str, Callable[..., list[float]]] = {
+        OURS: _ours,
+        DEFAULT: partial(_trainer, False),
+        BEST: partial(_trainer, True),
+    }
+    measured: dict[int, dict[str, list[float]]] = {size: {side: [] for side in sides} for size in batch_sizes}
+    with tqdm(total=rounds * len(sides) * len(batch_sizes), desc="throughput", unit=" runs", disable=None) as bar:
+        for number in range(rounds):
+            for size in batch_sizes:
+                for side, run in sides.items():
+                    num_updates = max(1, (num_examples // 8 if side == DEFAULT else num_examples) // size)
+                    warm = num_updates // 8
+                    seconds = [0.0, *alone(run, data_dir, model, size, num_updates, number)]
+                    measured[size][side].append((num_updates - warm) * size / (seconds[num_updates] - seconds[warm]))
+                    bar.update()
+
+    peak, flops = alone(matrix_flops, model), {size: alone(sample_flops, data_dir, model, size) for size in batch_sizes}
+    results: dict[str, Any] = {}
+    print(f"{model}, SST-2, plain, AdamW, {rounds} rounds; {machine()}")
+    print(f"{'samples/s':26} {'batch':>5} {'median':>8} {'range':>15} {'ours / it':>10}")
+    for size, by_side in measured.items():
+        ours = spread(by_side[OURS])["median"]
+        results[str(size)] = {side: spread(values) for side, values in by_side.items()}
+        for side, result in results[str(size)].items():
+            result["ours_over_it"] = ours / result["median"]
+            extent = f"{result['low']:.1f}-{result['high']:.1f}"
+            print(f"{side:26} {size:5} {result['median']:8.1f} {extent:>15} {result['ours_over_it']:10.2f}")
+        share = ours * flops[size] / peak
+        results[str(size)][OURS] |= {"flops_per_sample": flops[size], "share_of_matrix_product": share}
+        print(
+            f"batch {size}: {ours * flops[size] / 1e9:.0f} of {peak / 1e9:.0f} GFLOP/s, {share:.0%} of the matrix product alone"
+        )
+    save(output_dir, "throughput", {"model": model, "rounds": rounds, "peak_flops": peak, "batch_sizes": results})
+    groups = {f"batch {size}": result for size, result in results.items()}
+    bars(output_dir / "throughput.png", f"{model}, SST-2, plain; {machine()}", "samples/s", groups)
+
+
+def _tokenized(source: Path, output_dir: Path, model: str, num_rows: int) -> Path:
+    """The first rows of SST-2's training split, tokenized."""
+    path = source / "sst2" / "train.parquet"
+    if not path.is_file():
+        raise UserError(f"no {path}: give a folder with SST-2 in the Hugging Face schema")
+    raw = output_dir / "raw" / "sst2"
+    raw.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pq.read_table(path).slice(0, num_rows), raw / "train.parquet")
+    tokenize(task="sst2", source=str(raw.parent), model=model, output_dir=output_dir / f"data-{num_rows}")
+    return output_dir / f"data-{num_rows}"
+
+
+def _ours(data_dir: Path, model: str, batch_size: int, num_updates: int, seed: int) -> list[float]:
+    """Seconds from the first update's begin to the end of each."""
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        train(
+            data_dir=data_dir,
+            model=model,
+            output_dir=Path(folder) / "model",
+            method="plain",
+            optimizer="adamw",
+            learning_rate=1e-5,
+            num_updates=num_updates,
+            global_batch_size=batch_size,
+            log_interval=1,
+            seed=seed,
+        )
+        lines = (Path(folder) / "model" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["seconds"] for line in lines]
+
+
+def _trainer(best: bool, data_dir: Path, model: str, batch_size: int, num_updates: int, seed: int) -> list[float]:
+    from datasets import Dataset
+    from transformers import (
+        AutoModelForSequenceClassification,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    class Clock(TrainerCallback):
+        seconds: list[float]
+
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.started, self.seconds = time.perf_counter(), []
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            self.seconds.append(time.perf_counter() - self.started)
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = load_tokenizer(str(data_dir / TOKENIZER))
+    with _quiet():
+        network = AutoModelForSequenceClassification.from_pretrained(find_model(model), num_labels=2)
+    data = Dataset.from_parquet(str(data_dir / "train.parquet")).remove_columns("idx")
+    if not best:
+        data = data.map(lambda rows: tokenizer.pad(rows, padding="max_length", max_length=PADDED_LENGTH), batched=True)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        arguments = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=min(batch_size, MICRO_BATCH),
+            gradient_accumulation_steps=max(1, batch_size // MICRO_BATCH),
+            max_steps=num_updates,
+            learning_rate=1e-5,
+            seed=seed,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=device.type == "cuda",
+            bf16=best and choose_arithmetic("auto", device).name == "bf16",
+            train_sampling_strategy="group_by_length" if best else "random",
+        )
+        collator = DataCollatorWithPadding(tokenizer)
+        Trainer(model=network, args=arguments, train_dataset=data, data_collator=collator, callbacks=[clock]).train()
+    return clock.seconds
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
+def sample_flops(data_dir: Path, model: str, batch_size: int) -> float:
+    """Floating-point operations of matrix products that an update of ours makes, by sample."""
+    rows = read_split(data_dir, "train")
+    network: Any = load_model(model, TASKS["sst2"], len(load_tokenizer(model)), parameters.dropout)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    prepare_model(network, device)
+    updates = [rows_of_update(update, len(rows), batch_size, 0) for update in range(max(1, 1024 // batch_size))]
+    pieces = [piece for each in updates for piece in micro_batches(each, rows.lengths[each], CPU_TOKENS, 0, 1)]
+    batches = [rows.batch(piece, 0, device, is_packed(network)) for piece in pieces]
+    plain, arithmetic = build_method("plain", {}), choose_arithmetic("auto", device)
+    with FlopCounterMode(display=False) as counter:
+        for _ in accumulate_gradients(network, plain, batches, len(batches), Progress(0, 1, 0), 1.0, arithmetic):
+            pass
+    return counter.get_total_flops() / sum(map(len, updates))
+
+
+def matrix_flops(model: str) -> float:
+    """Operations a second of the fastest of the matrix products that the model's layers make, on their own."""
+    network: Any = load_model(model, TASKS["sst2"], len(load_tokenizer(model)), 0.0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if choose_arithmetic("auto", device).name == "bf16" else torch.float32
+    shapes = {tuple(weight.shape) for name, weight in network.named_parameters() if weight.ndim == 2 and "embed" not in name}
+    fastest = 0.0
+    for outputs, inputs in shapes:
+        left, right = (
+            torch.randn(CPU_TOKENS, inputs, device=device, dtype=dtype),
+            torch.randn(inputs, outputs, device=device, dtype=dtype),
+        )
+        for _ in range(50):
+            started = time.perf_counter()
+            torch.mm(left, right)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            fastest = max(fastest, 2 * CPU_TOKENS * inputs * outputs / (time.perf_counter() - started))
+    return fastest
+
+
+if __name__ == "__main__":
+    cli.run(throughput, "python benchmarks/throughput.py")
