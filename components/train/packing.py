@@ -21,6 +21,9 @@ ATTENTION = "packed"
 FAMILIES = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
 """config.model_type of the models with an encoder of BERT's build and a head that reads the first token."""
 
+SHORTER, WORTH_A_RUN = 0.6, 2000
+"""A run of shorter examples begins where they have so few of the tokens before, and so many places of scores are spared."""
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -28,9 +31,10 @@ class Packing:
 
     places: (num_tokens,) int64, of each token.  tokens: (batch * width,) int64, of each place; any token where there is none.
     mask: (batch, width) bool.  firsts: (batch,) int64, tokens that begin an example.  All on the batch's device; `places` and
-    `tokens` are None where nothing is padded.
+    `tokens` are None where nothing is padded.  lengths: (batch,) int64, on the CPU.
     """
 
+    lengths: Tensor
     mask: Tensor
     firsts: Tensor
     places: Tensor | None = None
@@ -43,10 +47,10 @@ class Packing:
         ends = lengths.cumsum(0)
         firsts = ends - lengths
         if int(lengths.min()) == width:
-            return cls(move(mask, device), move(firsts, device))
+            return cls(lengths, move(mask, device), move(firsts, device))
         tokens = (firsts[:, None] + torch.arange(width)).clamp_(max=int(ends[-1]) - 1).flatten()
         places = mask.flatten().nonzero().squeeze(-1)
-        return cls(*(move(index, device) for index in (mask, firsts, places, tokens)))
+        return cls(lengths, *(move(index, device) for index in (mask, firsts, places, tokens)))
 
     def pack(self, padded: Tensor) -> Tensor:
         """(batch, width, features) -> (1, num_tokens, features)"""
@@ -54,16 +58,24 @@ class Packing:
         packed: Tensor = flat if self.places is None else _Take.apply(flat, self.places, self.tokens, self.mask.view(-1, 1))
         return packed[None]
 
-    def heads(self, count: int) -> "Heads":
-        """The same for attention with `count` heads."""
-        (batch, width), head = self.mask.shape, torch.arange(count, device=self.mask.device)
-        if self.places is None or self.tokens is None:
-            return Heads(self, count)
-        into = self.tokens.view(batch, 1, width) * count + head[:, None]
-        example, position = self.places[:, None] // width, self.places[:, None] % width
-        out = (example * count + head) * width + position
-        mask = self.mask[:, None].expand(batch, count, width)
-        return Heads(self, count, into.flatten(), out.flatten(), mask.reshape(-1, 1))
+    def runs(self) -> "list[Packing]":
+        """The batch as one attention, or on a CPU, where an operator more costs little, as several of like lengths."""
+        device = self.mask.device
+        sizes = run_sizes(self.lengths.tolist()) if device.type == "cpu" else [1]
+        return [self] if len(sizes) == 1 else [Packing.of(run, int(run.max()), device) for run in self.lengths.split(sizes)]
+
+
+def run_sizes(lengths: list[int]) -> list[int]:
+    """How many examples to pad together, one after the other, where the longest come first."""
+    sizes, longest = [0], lengths[0]
+    for at, length in enumerate(lengths):
+        if length <= SHORTER * longest and (len(lengths) - at) * (longest**2 - length**2) > WORTH_A_RUN:
+            sizes.append(0)
+            longest = length
+        if length > longest:
+            return [len(lengths)]  # not sorted
+        sizes[-1] += 1
+    return sizes
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,17 @@ class Heads:
     into: Tensor | None = None
     out: Tensor | None = None
     mask: Tensor | None = None
+
+    @classmethod
+    def of(cls, packing: Packing, count: int) -> "Heads":
+        (batch, width), head = packing.mask.shape, torch.arange(count, device=packing.mask.device)
+        if packing.places is None or packing.tokens is None:
+            return cls(packing, count)
+        into = packing.tokens.view(batch, 1, width) * count + head[:, None]
+        example, position = packing.places[:, None] // width, packing.places[:, None] % width
+        out = (example * count + head) * width + position
+        mask = packing.mask[:, None].expand(batch, count, width)
+        return cls(packing, count, into.flatten(), out.flatten(), mask.reshape(-1, 1))
 
     def pad(self, packed: Tensor) -> Tensor:
         """(1, num_tokens, heads * size) -> (batch, heads, width, size). On padding lies anything; it must get no gradient."""
@@ -141,7 +164,8 @@ def is_packed(model: PreTrainedModel) -> bool:
 def _pack(encoder: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     packing: Packing = kwargs["packing"]
     config: Any = encoder.config
-    return (packing.pack(args[0]), *args[1:]), {**kwargs, "heads": packing.heads(config.num_attention_heads)}
+    heads = [Heads.of(run, config.num_attention_heads) for run in packing.runs()]
+    return (packing.pack(args[0]), *args[1:]), {**kwargs, "heads": heads}
 
 
 def _attention(
@@ -151,21 +175,29 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    heads: Heads,
+    heads: list[Heads],
     dropout: float,
     scaling: float,
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Each example by itself.  query, key, value: (1, heads, num_tokens, size); returns (1, num_tokens, heads * size)."""
-    query, key, value = (heads.pad(each.transpose(1, 2).flatten(2)) for each in (query, key, value))
+    tokens = [int(each.packing.lengths.sum()) for each in heads]
+    runs = zip(*(each.transpose(1, 2).flatten(2).split(tokens, 1) for each in (query, key, value)), strict=True)
+    outputs = [_attend(q, k, v, each, dropout, scaling) for (q, k, v), each in zip(runs, heads, strict=True)]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, heads: Heads, dropout: float, scaling: float) -> Tensor:
+    """All (1, num_tokens, heads * size)."""
+    query, key, value = (heads.pad(each) for each in (query, key, value))
     mask = None if heads.into is None else heads.packing.mask[:, None, None]
     if dropout and query.device.type == "cpu":  # where torch has no kernel with dropout either
         scores = torch.matmul(query * scaling, key.mT)
-        scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
+        scores = scores if mask is None else scores.masked_fill_(~mask, -math.inf)
         output = torch.matmul(drop(scores.softmax(-1), dropout), value)
     else:
         output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
-    return heads.pack(output), None
+    return heads.pack(output)
 
 
 def _tell_output(attention: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:

@@ -9,11 +9,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from components.train import packing
 from components.train.data import Batch
-from components.train.packing import FAMILIES, is_packed, pack
+from components.train.packing import FAMILIES, is_packed, pack, run_sizes
 
 SIZES = {"vocab_size": 50, "hidden_size": 16, "embedding_size": 16, "intermediate_size": 24}
 SHAPE = {**SIZES, "num_hidden_layers": 3, "num_attention_heads": 2}
-LENGTHS = ([7, 7, 4, 1], [5, 5], [1])
+LENGTHS = ([7, 7, 4, 1], [5, 5], [1], [80, 75, 30, 29, 12, 3, 3], [3, 60, 12, 40])
 
 
 def model(family: str, attention_dropout: float = 0.0) -> Any:
@@ -72,10 +72,25 @@ def test_attention_with_dropout_is_the_same_where_nothing_drops(monkeypatch: pyt
     noise = torch.randn(len(lengths), max(lengths), 16, dtype=torch.float64) * 0.1
     logits, wanted = gradients(padded, batch(lengths, False), noise)
     got_logits, got = gradients(packed, batch(lengths, True), noise)
-    assert dropped == [0.25] * 3
+    assert dropped == [0.25] * 3 * len(run_sizes(lengths))
     torch.testing.assert_close(got_logits, logits, rtol=1e-12, atol=1e-14)
     for name, gradient in wanted.items():
         torch.testing.assert_close(got[name], gradient, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "sizes"),
+    [
+        ([5], [1]),
+        ([7, 7, 4, 1], [4]),  # little is spared
+        ([80, 75, 30, 29, 12, 3, 3], [2, 2, 3]),
+        ([40, 39, *[20] * 20, *[8] * 20], [2, 20, 20]),
+        ([20, 80, 10, 10], [4]),  # not sorted: one run, as wide as the longest
+        ([80, 20, 60, 10], [4]),
+    ],
+)
+def test_examples_of_like_lengths_attend_together(lengths: list[int], sizes: list[int]) -> None:
+    assert run_sizes(lengths) == sizes
 
 
 def test_a_part_of_a_packed_batch_is_packed() -> None:
