@@ -4,7 +4,7 @@
 
 In turns: the whole pipeline (python -m pipelines.local adapt ...), the same again, which finds everything in the cache, and the
 four stages by hand (python -m components.tokenize ... and so on), with MLflow in a fresh sqlite file each time. The overhead is
-what the first takes longer than the last: kfp, MLflow's runs, a process more. Of each stage by hand it also says how many of its
+what the first takes longer than the last: kfp, MLflow's runs, a process more. Of each stage by hand it also says how many
 seconds were work, by its manifest; the others are Python's imports. Prints a table; writes overhead.json and overhead.png.
 """
 
