@@ -30,6 +30,7 @@ from components.parameters import (
 from components.tasks import Task
 from components.tokenize.files import find_split
 from components.tokenize.stage import TOKENIZER, tokenizer_digest
+from components.train.compiled import compile_layers
 from components.train.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
 from components.train.dropout import use_fast_dropout
 from components.train.embedding import add_in_place
@@ -82,6 +83,7 @@ def train(
     global_batch_size: int = parameters.global_batch_size,
     micro_batch_tokens: int = parameters.micro_batch_tokens,
     precision: Precision = parameters.precision,
+    compile: bool = parameters.compile,
     seed: int = parameters.seed,
     log_interval: int = parameters.log_interval,
     perturbation_start: float = parameters.perturbation_start,
@@ -127,6 +129,8 @@ def train(
         if arithmetic.name == "fp64":
             bare.double()
         prepare_model(bare, ranks.device)
+        if compile:
+            compile_layers(bare)
         # Buffers (position ids) never change: broadcasting them would write between the forwards of one update.
         wrapped: nn.Module = bare
         if ranks.count > 1:

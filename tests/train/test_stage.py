@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, DistilBertConfig
 
 from components.errors import UserError
 from components.tokenize.stage import tokenize
+from components.train.compiled import compile_layers
 from components.train.stage import METHODS, default_batch_size, train
 
 QUICK: dict[str, Any] = {"model": "tiny", "num_epochs": 1, "learning_rate": 1e-3, "global_batch_size": 64}
@@ -258,3 +259,23 @@ def test_a_trained_folder_can_be_trained_further(trained: Callable[[str], Path],
     tokenize(task="rte", source="sample", model=model, output_dir=tmp_path / "d", num_sample_rows=40)
     train(data_dir=tmp_path / "d", output_dir=tmp_path / "m", **{**QUICK, "model": model})
     assert AutoConfig.from_pretrained(tmp_path / "m").num_labels == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", list(METHODS))
+def test_compiled_layers_train_as_they_are(tokenized: Callable[[str], Path], tmp_path: Path, method: Any) -> None:
+    losses = []
+    for compile in (False, True):
+        train(
+            data_dir=tokenized("rte"), model="tiny", output_dir=tmp_path / str(compile), method=method, compile=compile,
+            dropout=0.0, num_epochs=1, learning_rate=1e-3, global_batch_size=64, perturbation_init_std=0.01,
+            micro_batch_tokens=300,
+        )  # fmt: skip
+        losses.append([line["loss"] for line in lines(tmp_path / str(compile))])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_only_packed_models_are_compiled() -> None:
+    network = AutoModelForSequenceClassification.from_config(DistilBertConfig(vocab_size=9, dim=8, hidden_dim=8, n_heads=2))
+    with pytest.raises(UserError, match="compile: distilbert is not one of bert"):
+        compile_layers(network)
