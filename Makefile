@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-slow compile parity methods adaptation clean
+.PHONY: help run test lint test-slow compile parity methods adaptation bench gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -43,6 +43,15 @@ methods: $(READY) ## what an update of each method costs, against plain training
 
 adaptation: $(READY) ## small batches, large batches, noise and its controls on SST-2 (a day on a laptop; resumes)
 	$(BIN)/python benchmarks/adaptation.py --source $(GLUE_DIR)
+
+bench: $(READY) ## throughput, tokenizing, scaling, overhead, against their rivals (an hour; GLUE_DIR says where the data is)
+	$(BIN)/python benchmarks/throughput.py --source $(GLUE_DIR)
+	$(BIN)/python benchmarks/tokenizing.py --source $(GLUE_DIR)
+	$(BIN)/python benchmarks/scaling.py --source $(GLUE_DIR)
+	$(BIN)/python benchmarks/overhead.py
+
+gpu: $(READY) ## updates on a GPU: methods, models, batches, torch.compile
+	$(BIN)/python benchmarks/gpu.py
 
 clean: ## remove build/ and .venv (runs/ stays: it is yours)
 	rm -rf build $(VENV)

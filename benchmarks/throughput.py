@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from components import cli, parameters
 from components.errors import UserError
-from components.models import find_model, load_model, load_tokenizer
+from components.models import load_model, load_tokenizer
 from components.tasks import TASKS
 from components.tokenize.stage import TOKENIZER, tokenize
 from components.train.data import micro_batches, read_split, rows_of_update
@@ -144,7 +144,6 @@ def _ours(data_dir: Path, model: str, batch_size: int, num_updates: int, seed: i
 def _trainer(best: bool, data_dir: Path, model: str, batch_size: int, num_updates: int, seed: int) -> list[float]:
     from datasets import Dataset
     from transformers import (
-        AutoModelForSequenceClassification,
         DataCollatorWithPadding,
         Trainer,
         TrainerCallback,
@@ -162,8 +161,7 @@ def _trainer(best: bool, data_dir: Path, model: str, batch_size: int, num_update
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(str(data_dir / TOKENIZER))
-    with _quiet():
-        network = AutoModelForSequenceClassification.from_pretrained(find_model(model), num_labels=2)
+    network = load_model(model, TASKS["sst2"], len(tokenizer), parameters.dropout)
     data = Dataset.from_parquet(str(data_dir / "train.parquet")).remove_columns("idx")
     if not best:
         data = data.map(lambda rows: tokenizer.pad(rows, padding="max_length", max_length=PADDED_LENGTH), batched=True)

@@ -72,6 +72,56 @@ def test_adaptation_runs_every_arm_once_and_resumes(tmp_path: Path, source: Path
     assert not list((tmp_path / "quick" / "runs").glob("*/"))  # no models are left
 
 
+SMALL = ("--model", "tiny", "--rounds", 1)
+"""Sizes that show nothing but that the benchmarks of speed work."""
+
+
+def test_tokenizing_is_compared(tmp_path: Path, source: Path) -> None:
+    benchmark("tokenizing", *SMALL, "--output-dir", tmp_path, "--source", source, "--num-rows", 700)
+    sides = json.loads((tmp_path / "tokenizing.json").read_text())["sides"]
+    assert sides["ours"]["ours_over_it"] == 1.0
+    assert sides["datasets.map, one process"]["ours_over_it"] > 0
+    assert (tmp_path / "tokenizing.png").stat().st_size > 1000
+
+
+def test_updates_are_timed_on_any_device(tmp_path: Path) -> None:
+    benchmark("gpu", "--quick", "--no-compile", "--output-dir", tmp_path)
+    cases = json.loads((tmp_path / "gpu.json").read_text())["cases"]
+    assert cases["tiny, 128 tokens, batch 32, scala"]["cost"] > 1
+    assert 0 < cases["tiny, 128 tokens, batch 32, plain"]["mfu"] < 1
+    assert (tmp_path / "gpu.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_throughput_is_compared(tmp_path: Path, source: Path) -> None:
+    sizes = ("--batch-sizes", 2, "--num-examples", 4)
+    done = benchmark("throughput", *SMALL, "--output-dir", tmp_path, "--source", source, *sizes)
+    results = json.loads((tmp_path / "throughput.json").read_text())["batch_sizes"]["2"]
+    assert results["ours"]["ours_over_it"] == 1.0
+    assert 0 < results["ours"]["share_of_matrix_product"] < 1.5
+    assert "Trainer, at its best" in done.stdout
+    assert (tmp_path / "throughput.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_ranks_and_rows_are_measured(tmp_path: Path, source: Path) -> None:
+    sizes = ("--batch-size", 8, "--num-updates", 1, "--num-rows", 300, 900)
+    benchmark("scaling", *SMALL, "--output-dir", tmp_path, "--source", source, *sizes)
+    written = json.loads((tmp_path / "scaling.json").read_text())
+    assert set(written["rows"]) == {"300", "900"}
+    assert 0 <= written["imbalance"] < 1
+    assert written["ranks"]["2 rank(s) x 1 thread"]["median"] > 0
+    assert (tmp_path / "scaling.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_pipelines_overhead_is_measured(tmp_path: Path) -> None:
+    benchmark("overhead", "--quick", "--output-dir", tmp_path)
+    written = json.loads((tmp_path / "overhead.json").read_text())
+    assert written["sides"]["pipeline again, cached"]["median"] < written["sides"]["pipeline"]["median"]
+    assert written["stages"]["train"]["work"] < written["stages"]["train"]["median"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
