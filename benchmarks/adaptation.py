@@ -41,9 +41,10 @@ from components.evaluate.predict import predict
 from components.models import load_model, load_tokenizer
 from components.tasks import TASKS
 from components.tokenize.stage import tokenize
+from components.train.build import build_method, prepare_model
 from components.train.data import num_examples, read_split, updates_per_epoch
 from components.train.precision import choose_arithmetic
-from components.train.stage import build_method, prepare_model, train
+from components.train.stage import train
 
 MICRO_BATCH_TOKENS = 2048
 

@@ -27,12 +27,12 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 from components import cli, parameters
 from components.errors import UserError
 from components.parameters import Precision
+from components.train.build import METHODS, build_method, prepare_model
 from components.train.compiled import compile_layers
 from components.train.data import Split, micro_batches, rows_of_update
 from components.train.memory import choose_tokens
 from components.train.optimizers import build_optimizer
 from components.train.precision import Arithmetic, choose_arithmetic
-from components.train.stage import METHODS, build_method, prepare_model
 from components.train.update import accumulate_gradients
 
 SHAPES: dict[str, dict[str, int]] = {

@@ -5,7 +5,8 @@
 Three sides train MiniLM on SST-2 with AdamW, each time in a process of its own, in turns: this project; the Trainer as
 run_glue.py sets it up (padded to 128, fp32); and the Trainer at its best (padded to a batch's longest, batches of examples of
 like length, fused AdamW, bf16 where the processor has it). A large batch is, for the Trainer, micro-batches of 32 accumulated.
-Start-up is left out. Prints a table; writes throughput.json and throughput.png.
+Start-up is left out, and so is the first half of an epoch: what is timed is its second half, in which the Trainer's sampler
+goes from its longest batches to its shortest as often. Prints a table; writes throughput.json and throughput.png.
 
 Also says what share of the processor's matrix product our side reaches: the multiplications it really makes (FlopCounterMode),
 over the fastest of matrix products of the model's own shapes.
@@ -32,12 +33,13 @@ from components.errors import UserError
 from components.models import load_model, load_tokenizer
 from components.tasks import TASKS
 from components.tokenize.stage import TOKENIZER, tokenize
+from components.train.build import build_method, prepare_model
 from components.train.data import micro_batches, read_split, rows_of_update
 from components.train.memory import CPU_TOKENS
 from components.train.methods import Progress
 from components.train.packing import is_packed
 from components.train.precision import choose_arithmetic
-from components.train.stage import build_method, prepare_model, train
+from components.train.stage import train
 from components.train.update import accumulate_gradients
 
 OURS, DEFAULT, BEST = "ours", "Trainer, as run_glue.py", "Trainer, at its best"
@@ -51,7 +53,7 @@ def throughput(
     output_dir: Path = Path("build/throughput"),
     model: str = "minilm",
     batch_sizes: list[int] = [32, 1024],
-    num_examples: int = 4096,
+    num_examples: int = 2048,
     rounds: int = 5,
     quick: bool = False,
 ) -> None:
@@ -62,7 +64,8 @@ def throughput(
         output_dir: Folder for the results.
         model: As in components.train.
         batch_sizes: Examples per update.
-        num_examples: Examples of a measurement, at least one update; an eighth of them where all are padded to 128.
+        num_examples: Examples of a measurement, at least one update, after as many that do not count; an eighth of them, and
+            none before, where all are padded to 128.
         rounds: Times that each side is measured.
         quick: 256 examples, batches of 32, and 2 rounds: a minute or two.
     """
@@ -72,7 +75,12 @@ def throughput(
         raise UserError(f"batch_sizes has {bad[0]}: give up to {MICRO_BATCH}, or a multiple of it")
     if min(num_examples, rounds) < 1:
         raise UserError("num_examples and rounds must be 1 or more")
-    data_dir = _tokenized(source, output_dir, model, 2 * max(num_examples, *batch_sizes))
+    with tempfile.TemporaryDirectory() as folder:
+        data_dir = _tokenized(source, Path(folder), model, 2 * max(num_examples, *batch_sizes))
+        _compare(data_dir, output_dir, model, batch_sizes, num_examples, rounds)
+
+
+def _compare(data_dir: Path, output_dir: Path, model: str, batch_sizes: list[int], num_examples: int, rounds: int) -> None:
     sides: dict[str, Callable[..., list[float]]] = {
         OURS: _ours,
         DEFAULT: partial(_trainer, False),
@@ -83,10 +91,10 @@ def throughput(
         for number in range(rounds):
             for size in batch_sizes:
                 for side, run in sides.items():
-                    num_updates = max(1, (num_examples // 8 if side == DEFAULT else num_examples) // size)
-                    warm = num_updates // 8
-                    seconds = [0.0, *alone(run, data_dir, model, size, num_updates, number)]
-                    measured[size][side].append((num_updates - warm) * size / (seconds[num_updates] - seconds[warm]))
+                    timed = max(1, (num_examples // 8 if side == DEFAULT else num_examples) // size)
+                    before = 0 if side == DEFAULT else timed
+                    seconds = [0.0, *alone(run, data_dir, model, size, before + timed, number)]
+                    measured[size][side].append(timed * size / (seconds[before + timed] - seconds[before]))
                     bar.update()
 
     peak, flops = alone(matrix_flops, model), {size: alone(sample_flops, data_dir, model, size) for size in batch_sizes}
@@ -110,16 +118,17 @@ def throughput(
     bars(output_dir / "throughput.png", f"{model}, SST-2, plain; {machine()}", "samples/s", groups)
 
 
-def _tokenized(source: Path, output_dir: Path, model: str, num_rows: int) -> Path:
+def _tokenized(source: Path, folder: Path, model: str, num_rows: int) -> Path:
     """The first rows of SST-2's training split, tokenized."""
     path = source / "sst2" / "train.parquet"
     if not path.is_file():
         raise UserError(f"no {path}: give a folder with SST-2 in the Hugging Face schema")
-    raw = output_dir / "raw" / "sst2"
-    raw.mkdir(parents=True, exist_ok=True)
+    raw = folder / "raw" / "sst2"
+    raw.mkdir(parents=True)
     pq.write_table(pq.read_table(path).slice(0, num_rows), raw / "train.parquet")
-    tokenize(task="sst2", source=str(raw.parent), model=model, output_dir=output_dir / f"data-{num_rows}")
-    return output_dir / f"data-{num_rows}"
+    with _quiet():
+        tokenize(task="sst2", source=str(raw.parent), model=model, output_dir=folder / "data")
+    return folder / "data"
 
 
 def _ours(data_dir: Path, model: str, batch_size: int, num_updates: int, seed: int) -> list[float]:
@@ -142,7 +151,7 @@ def _ours(data_dir: Path, model: str, batch_size: int, num_updates: int, seed: i
 
 
 def _trainer(best: bool, data_dir: Path, model: str, batch_size: int, num_updates: int, seed: int) -> list[float]:
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from transformers import (
         DataCollatorWithPadding,
         Trainer,
@@ -159,6 +168,7 @@ def _trainer(best: bool, data_dir: Path, model: str, batch_size: int, num_update
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             self.seconds.append(time.perf_counter() - self.started)
 
+    disable_progress_bars()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(str(data_dir / TOKENIZER))
     network = load_model(model, TASKS["sst2"], len(tokenizer), parameters.dropout)

@@ -50,16 +50,16 @@ def combined_digest(digests: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
 
 
-def folder_digest(folder: Path, pattern: str = "*") -> str:
-    """Digest of the files below `folder` that match `pattern`, by relative path and content."""
-    files = (path for path in folder.rglob(pattern) if path.is_file())
+def folder_digest(folder: Path, *patterns: str) -> str:
+    """Digest of the files below `folder` that match one of the patterns, by relative path and content."""
+    files = (path for pattern in patterns for path in folder.rglob(pattern) if path.is_file())
     return combined_digest({path.relative_to(folder).as_posix(): file_digest(path) for path in files})
 
 
 @functools.cache
 def code_digest() -> str:
     """Digest of this package's source."""
-    return folder_digest(Path(__file__).parent, "*.py")
+    return folder_digest(Path(__file__).parent, "*.py", "*.j2")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ import inspect
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
+
+from components.errors import UserError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Method = Literal["scala", "plain", "rdrop", "pgd", "freelb", "smart"]
@@ -169,6 +171,11 @@ perturbation_interval: int = 1
 perturbation_fraction: float = 1.0
 """Share of the examples that get noise, drawn anew at each update. Above 0, at most 1. (scala)"""
 
+# --- evaluation ---
+
+robustness_rows: int = 500
+"""Rows of each validation split that are also scored under noise, on the embeddings and in the texts; 0 for none."""
+
 # --- registry and tracking ---
 
 name: str = ""
@@ -239,3 +246,9 @@ def documented(function: Function) -> Function:
     lines = [f"    {name}: {known[name]}" for name in inspect.signature(function).parameters if name in known]
     function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *lines])
     return function
+
+
+def check_choice(name: str, value: str, choices: object) -> None:
+    """UserError where the value is not one of the Literal `choices`."""
+    if value not in get_args(choices):
+        raise UserError(f"{name} is {value!r}: give one of {', '.join(get_args(choices))}")

@@ -63,6 +63,7 @@ def adapt(
     perturbation_dropout: str = parameters.perturbation_dropout,
     perturbation_interval: int = parameters.perturbation_interval,
     perturbation_fraction: float = parameters.perturbation_fraction,
+    robustness_rows: int = parameters.robustness_rows,
     name: str = parameters.name,
     alias: str = parameters.alias,
     experiment: str = parameters.experiment,
@@ -126,7 +127,9 @@ def adapt(
         num_processes=num_processes,
         **run,
     )
-    evaluated = evaluate(trained=fine_tuned.outputs["trained"], dataset=tokenized.outputs["dataset"], **run)
+    evaluated = evaluate(
+        trained=fine_tuned.outputs["trained"], dataset=tokenized.outputs["dataset"], robustness_rows=robustness_rows, **run
+    )
     registered = register(
         trained=fine_tuned.outputs["trained"],
         evaluation=evaluated.outputs["evaluation"],

@@ -19,6 +19,7 @@ from kfp.dsl.graph_component import GraphComponent
 
 from components import errors
 from components.artifacts import CACHE
+from components.evaluate.stage import scored
 from pipelines.adapt import adapt
 from pipelines.console import stages_only
 
@@ -79,9 +80,8 @@ def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
         errors.reraise(records[0])
     (evaluation,) = folder.glob("*/evaluate/evaluation")
     results = json.loads((evaluation / "metrics.json").read_text())
-    rivals = ", ".join(f"{rival.replace('_', ' ')} {score:.4f}" for rival, score in results["baselines"].items())
     print(
-        f"\nscore      {results['score']:.4f} ({rivals})"
+        f"\nscore      {scored(results)}"
         f"\nmodel      {task.outputs['model_uri']}, alias {arguments['alias']}"
         f"\nreport     {evaluation / 'report.html'}"
         f"\noutputs    {folder} (log: {LOG})"

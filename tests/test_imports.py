@@ -32,7 +32,7 @@ def test_a_pipeline_loads_no_torch_and_no_mlflow(module: str) -> None:
     assert not loaded_by(module) & {"torch", "transformers", "mlflow"}
 
 
-@pytest.mark.parametrize("stage", ["tokenize", "evaluate", "register"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_help_starts_in_under_two_seconds(stage: str) -> None:
     seconds = []
     for _ in range(3):

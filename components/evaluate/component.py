@@ -16,6 +16,7 @@ def evaluate(
     metrics: Output[Metrics],
     confusion: Output[ClassificationMetrics],
     report: Output[HTML],
+    robustness_rows: int,
     experiment: str,
     tracking_uri: str,
     pipeline_run_id: str,
@@ -24,6 +25,7 @@ def evaluate(
     import json
     import shutil
     from pathlib import Path
+    from typing import Any
 
     from components.artifacts import lineage
     from components.errors import exit_codes
@@ -31,7 +33,12 @@ def evaluate(
     from components.tasks import Task
 
     folder = Path(evaluation.path)
-    arguments = {"model_dir": Path(trained.path), "data_dir": Path(dataset.path), "output_dir": folder}
+    arguments: dict[str, Any] = {
+        "model_dir": Path(trained.path),
+        "data_dir": Path(dataset.path),
+        "output_dir": folder,
+        "robustness_rows": robustness_rows,
+    }
     with exit_codes(beside=evaluation.path):
         manifest = plan(**arguments).cached()
         if manifest:

@@ -24,5 +24,10 @@ def predict(model: PreTrainedModel, rows: Split, pad_id: int, task: Task, split:
             logits: Tensor = model(input_ids=batch.input_ids, **batch.context).logits
             outputs[piece] = (logits if task.is_regression else logits.softmax(-1)).float().cpu()
             bar.update(len(piece))
-    predictions = outputs.squeeze(-1) if task.is_regression else outputs.argmax(-1)
-    return outputs.numpy(), predictions.numpy()
+    return outputs.numpy(), answers(outputs.numpy(), task)
+
+
+def answers(outputs: np.ndarray, task: Task) -> np.ndarray:
+    """(rows,) class numbers or scores.  outputs: (rows, outputs) logits, probabilities or scores."""
+    chosen: np.ndarray = outputs.squeeze(-1) if task.is_regression else outputs.argmax(-1)
+    return chosen

@@ -35,6 +35,7 @@ def write_report(
     results: dict[str, Any],
     predicted: pa.Table,
     examples: dict[str, Any],
+    errors: list[dict[str, Any]],
     training: list[dict[str, float]],
     model: Manifest,
     data: Manifest,
@@ -43,6 +44,7 @@ def write_report(
 
     Args:
         results: What metrics.json holds.
+        errors: What errors.json holds.
         training: The lines of the model's metrics.jsonl.
         model, data: The manifests of the two inputs.
     """
@@ -52,6 +54,9 @@ def write_report(
             figures["Predicted against true score"] = _scatter(predicted)
         else:
             figures["Confidence"] = _confidence(predicted)
+            figures["Calibration"] = _reliability(results["splits"])
+        if any("robustness" in result for result in results["splits"].values()):
+            figures["Under noise on the word embeddings"] = _noise(results["splits"])
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
     )
@@ -60,6 +65,7 @@ def write_report(
             task=task,
             results=results,
             figures=figures,
+            errors=errors,
             examples=list(zip(examples["rows"], examples["answers"], strict=True)),
             model=model,
             data=data,
@@ -108,6 +114,37 @@ def _confidence(predicted: pa.Table) -> str:
     axes.hist(parts, bins, stacked=True, color=[BLUE, ORANGE], label=["right", "wrong"])
     axes.set_xlabel("probability of the predicted label")
     axes.set_ylabel("examples")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _reliability(splits: dict[str, Any]) -> str:
+    """How often predictions of like confidence are right; on the diagonal a model is as sure as it should be."""
+    figure = Figure(figsize=(3.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    for color, (split, result) in zip((BLUE, ORANGE), splits.items(), strict=False):
+        bins = result["calibration"]["bins"]
+        places = [bin["confidence"] for bin in bins]
+        axes.plot(places, [bin["accuracy"] for bin in bins], "o-", color=color, markersize=4, label=split.replace("_", " "))
+    axes.set_xlabel("probability of the predicted label")
+    axes.set_ylabel("share that is right")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _noise(splits: dict[str, Any]) -> str:
+    """The score over the noise's length, as a share of the embeddings' own."""
+    figure = Figure(figsize=(6, 2.6), layout="constrained")
+    axes = figure.subplots()
+    for style, (split, result) in zip(("-", "--"), splits.items(), strict=False):
+        scores = result["robustness"]
+        for kind, color in (("random", BLUE), ("adversarial", ORANGE)):
+            points = {float(name.split()[1]): value for name, value in scores.items() if name.startswith(kind)}
+            label = kind if len(splits) == 1 else f"{kind}, {split.replace('_', ' ')}"
+            axes.plot([0.0, *points], [scores["clean"], *points.values()], f"o{style}", color=color, markersize=4, label=label)
+    axes.set_xlabel("length of the noise (the embeddings' own = 1)")
+    axes.set_ylabel("score")
     axes.legend(frameon=False)
     return _svg(figure)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components import parameters
 from components.artifacts import Artifact, Manifest, read_manifest
 from components.errors import UserError
 from components.models import load_tokenizer
@@ -20,16 +21,20 @@ METRICS = "metrics.json"
 TRAINING_METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.parquet"
 REPORT = "report.html"
+ERRORS = "errors.json"
 
 
 @documented
-def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
+def evaluate(
+    *, model_dir: Path, data_dir: Path, output_dir: Path, robustness_rows: int = parameters.robustness_rows
+) -> Manifest:
     """Measure a model that components.train wrote, in fp32.
 
-    Writes metrics.json (score, every metric, confusion matrices, baselines), predictions.parquet (split, idx, label,
-    prediction, scores: class probabilities, or the one score of a regression), report.html, examples.json and manifest.json.
+    Writes metrics.json (score, every metric, their 95 % intervals, confusion matrices, calibration, slices, the score under
+    noise, baselines), predictions.parquet (split, idx, label, prediction, scores: class probabilities, or the one score of a
+    regression), errors.json (the surest wrong answers with their texts), report.html, examples.json and manifest.json.
     """
-    artifact = plan(model_dir, data_dir, output_dir)
+    artifact = plan(model_dir, data_dir, output_dir, robustness_rows)
     if manifest := artifact.cached():
         return manifest
     task = Task.read(data_dir)
@@ -47,10 +52,13 @@ def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
+    from components.evaluate.analysis import describe, texts_of, worst
     from components.evaluate.baselines import baselines
-    from components.evaluate.metrics import confusion_matrix, measure, score
+    from components.evaluate.intervals import interval, resample
+    from components.evaluate.metrics import score
     from components.evaluate.predict import predict
     from components.evaluate.report import write_report
+    from components.evaluate.robustness import robustness
     from components.train.data import read_split
     from components.train.packing import pack
 
@@ -60,52 +68,82 @@ def evaluate(*, model_dir: Path, data_dir: Path, output_dir: Path) -> Manifest:
     pack(model)
     with artifact.building() as folder:
         results: dict[str, Any] = {"task": task.name, "splits": {}}
-        tables = []
-        for split in splits:
+        tables, resampled_scores = [], []
+        errors: list[dict[str, Any]] = []
+        for number, split in enumerate(splits):
             rows = read_split(data_dir, split)
             scores, predictions = predict(model, rows, tokenizer.pad_token_id, task, split)
             labels = rows.labels.numpy()
-            results["splits"][split] = {"rows": len(rows), "metrics": measure(task, labels, predictions)}
-            if not task.is_regression:
-                results["splits"][split]["confusion_matrix"] = confusion_matrix(task, labels, predictions)
+            resampled = resample(task, labels, predictions, seed=number)
+            resampled_scores.append(np.mean(list(resampled.values()), axis=0))
+            intervals = {name: interval(values) for name, values in resampled.items()}
+            described = describe(task, labels, predictions, scores, rows.lengths.numpy())
+            results["splits"][split] = {**described, "intervals": intervals}
+            if robustness_rows:
+                results["splits"][split]["robustness"] = robustness(model, rows.first(robustness_rows), tokenizer, task)
+            for row in worst(task, labels, predictions, scores):
+                answer = _answer(task, labels[row], predictions[row], scores[row])
+                ids = rows.tokens["input_ids"][rows.offsets[row] : rows.offsets[row + 1]].tolist()
+                errors.append({"split": split, **answer, "text": " | ".join(texts_of(ids, tokenizer))})
             tables.append(_prediction_table(split, data_dir, predictions, scores))
         results["score"] = float(np.mean([score(result["metrics"]) for result in results["splits"].values()]))
+        results["interval"] = interval(np.mean(resampled_scores, axis=0))
         results["baselines"] = baselines(task, data_dir, splits[0])
         predicted = pa.concat_tables(tables)
         pq.write_table(predicted, folder / PREDICTIONS, compression="zstd")
         (folder / METRICS).write_text(json.dumps(results, indent=1) + "\n")
+        (folder / ERRORS).write_text(json.dumps(errors, indent=1) + "\n")
         examples = _answered(json.loads((data_dir / EXAMPLES).read_text()), predicted, task)
         (folder / EXAMPLES).write_text(json.dumps(examples, indent=1) + "\n")
         training = [json.loads(line) for line in (model_dir / TRAINING_METRICS).read_text().splitlines()]
         manifests = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
-        write_report(folder / REPORT, task, results, predicted, examples, training, *manifests)
+        write_report(folder / REPORT, task, results, predicted, examples, errors, training, *manifests)
     for line in summary(results):
         print(line, flush=True)
     return artifact.manifest()
 
 
-def plan(model_dir: Path, data_dir: Path, output_dir: Path) -> Artifact:
-    """What `evaluate` will write with these arguments."""
+def plan(model_dir: Path, data_dir: Path, output_dir: Path, robustness_rows: int) -> Artifact:
+    """What `evaluate` will write with these arguments; nothing slow is imported to say so."""
+    if robustness_rows < 0:
+        raise UserError(f"robustness_rows is {robustness_rows}: give 0 or more")
     model, data = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
-    return Artifact(output_dir, "evaluate", {}, {"model": model["digest"], "data": data["digest"]})
+    return Artifact(
+        output_dir, "evaluate", {"robustness_rows": robustness_rows}, {"model": model["digest"], "data": data["digest"]}
+    )
 
 
 def flat(results: dict[str, Any]) -> dict[str, float]:
-    """Every number of metrics.json by one name: score, SPLIT_METRIC and baseline_NAME."""
-    numbers = {"score": results["score"]}
+    """Every number of metrics.json by one name: score, score_low, score_high, SPLIT_METRIC and baseline_NAME."""
+    low, high = results["interval"]
+    numbers = {"score": results["score"], "score_low": low, "score_high": high}
     for split, result in results["splits"].items():
         numbers |= {f"{split}_{name}": value for name, value in result["metrics"].items()}
+        noisy = result.get("robustness", {})
+        numbers |= {f"{split}_{name.replace(' ', '_')}": value for name, value in noisy.items() if name != "clean"}
+        if "calibration" in result:
+            numbers[f"{split}_ece"] = result["calibration"]["ece"]
     return numbers | {f"baseline_{name}": value for name, value in results["baselines"].items()}
 
 
 def summary(results: dict[str, Any]) -> list[str]:
     """The result in a few lines of text."""
-    lines = [
-        f"{split} ({result['rows']} rows): " + ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
-        for split, result in results["splits"].items()
-    ]
+    lines = []
+    for split, result in results["splits"].items():
+        numbers = [f"{name} {value:.4f} ({_range(result['intervals'][name])})" for name, value in result["metrics"].items()]
+        lines.append(f"{split} ({result['rows']} rows): {', '.join(numbers)}")
+    return [*lines, f"score {scored(results)}"]
+
+
+def scored(results: dict[str, Any]) -> str:
+    """The score, its interval, and the baselines."""
     rivals = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in results["baselines"].items())
-    return [*lines, f"score {results['score']:.4f} ({rivals})"]
+    return f"{results['score']:.4f} ({_range(results['interval'])}; {rivals})"
+
+
+def _range(interval: list[float]) -> str:
+    low, high = interval
+    return f"95 % {low:.4f} to {high:.4f}"
 
 
 def _prediction_table(split: str, data_dir: Path, predictions: np.ndarray, scores: np.ndarray) -> pa.Table:
@@ -119,6 +157,14 @@ def _prediction_table(split: str, data_dir: Path, predictions: np.ndarray, score
             "scores": pa.array(list(scores), pa.list_(pa.float32())),
         }
     )
+
+
+def _answer(task: Task, label: Any, prediction: Any, scores: np.ndarray) -> dict[str, Any]:
+    """A row's label, and what the model says instead."""
+    if task.is_regression:
+        return {"label": float(label), "prediction": float(prediction)}
+    names = task.label_names
+    return {"label": names[label], "prediction": names[prediction], "probability": float(scores[prediction])}
 
 
 def _answered(examples: dict[str, Any], predicted: pa.Table, task: Task) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def train(
     from components.artifacts import lineage, read_manifest
     from components.errors import exit_codes
     from components.launch.torchrun import launched
-    from components.train.plan import plan
+    from components.train.stage import plan
 
     arguments = {
         "data_dir": dataset.path,

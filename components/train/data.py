@@ -75,6 +75,10 @@ class Split:
         """Tokens of each row: (num_rows,) int64."""
         return self.offsets.diff()
 
+    def first(self, count: int) -> "Split":
+        """Its first rows, at most `count`."""
+        return Split(self.tokens, self.offsets[: count + 1], self.labels[:count])
+
     def batch(self, rows: Tensor, pad_id: int, device: torch.device, packed: bool = False) -> Batch:
         """The examples at `rows`, on `device`; `packed` for a model that `pack` has prepared."""
         lengths = self.lengths[rows]

@@ -2,20 +2,15 @@
 
 import contextlib
 import math
-from dataclasses import fields
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from transformers import PreTrainedModel
-
 from components import parameters
-from components.artifacts import Manifest, read_manifest
+from components.artifacts import Artifact, Manifest, read_manifest
 from components.errors import UserError
-from components.models import load_model, load_tokenizer
+from components.models import load_model, load_tokenizer, model_files_digest
 from components.parameters import (
     Divergence,
     Optimizer,
@@ -25,40 +20,12 @@ from components.parameters import (
     PerturbationScope,
     Precision,
     Scaling,
+    check_choice,
     documented,
 )
 from components.tasks import Task
 from components.tokenize.files import find_split
 from components.tokenize.stage import TOKENIZER, tokenizer_digest
-from components.train.compiled import compile_layers
-from components.train.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
-from components.train.dropout import use_fast_dropout
-from components.train.embedding import add_in_place
-from components.train.log import MetricsLog
-from components.train.memory import choose_tokens, within_memory
-from components.train.methods import Method, Progress
-from components.train.methods.freelb import FreeLB
-from components.train.methods.noise import check_choice
-from components.train.methods.pgd import Pgd
-from components.train.methods.plain import Plain
-from components.train.methods.rdrop import RDrop
-from components.train.methods.scala import Scala
-from components.train.methods.smart import Smart
-from components.train.optimizers import build_optimizer, peak_learning_rate, schedule, trust_ratios
-from components.train.packing import is_packed, pack
-from components.train.plan import plan
-from components.train.precision import choose_arithmetic
-from components.train.ranks import join_ranks, mix
-from components.train.update import accumulate_gradients
-
-METHODS: dict[parameters.Method, type[Method]] = {
-    "plain": Plain,
-    "scala": Scala,
-    "smart": Smart,
-    "pgd": Pgd,
-    "freelb": FreeLB,
-    "rdrop": RDrop,
-}
 
 
 @documented
@@ -108,13 +75,30 @@ def train(
     """
     arguments = dict(locals())
     _check(arguments)
-    the_method = build_method(method, arguments)
     artifact = plan(arguments)
     if manifest := artifact.cached():
         return manifest
     if not find_split(data_dir, "train"):
         raise UserError(f"{data_dir} has no train split: nothing to train on")
 
+    # Seconds to import: `--help`, the checks above and what is cached need not wait.
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.parallel import DistributedDataParallel
+
+    from components.train.build import build_method, prepare_model
+    from components.train.compiled import compile_layers
+    from components.train.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
+    from components.train.log import MetricsLog
+    from components.train.memory import choose_tokens, within_memory
+    from components.train.methods import Progress
+    from components.train.optimizers import build_optimizer, peak_learning_rate, schedule, trust_ratios
+    from components.train.packing import is_packed
+    from components.train.precision import choose_arithmetic
+    from components.train.ranks import join_ranks, mix
+    from components.train.update import accumulate_gradients
+
+    the_method = build_method(method, arguments)
     with join_ranks() as ranks:
         task = Task.read(data_dir)
         split = read_split(data_dir, "train")
@@ -200,6 +184,9 @@ def train(
                 log.end_update(update + 1, len(rows), scalars, epoch=epoch, learning_rate=rate)
                 the_optimizer.zero_grad(set_to_none=False)
             log.close()
+            # DDP must go before the process group: what of it were left would hold the GIL while it waits for gloo's threads,
+            # one of which may be waiting for the GIL.
+            wrapped = bare
             if folder:
                 bare.float().save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
@@ -207,20 +194,12 @@ def train(
         return artifact.manifest() if ranks.rank == 0 else {}
 
 
-def prepare_model(model: PreTrainedModel, device: torch.device) -> None:
-    """Put the model on the device, ready to train: no work on padding, none on words that a batch has not."""
-    model.to(device).train()  # type: ignore[arg-type]
-    pack(model)
-    if device.type == "cpu":
-        add_in_place(model.get_input_embeddings())  # type: ignore[arg-type]
-        use_fast_dropout(model)
-
-
-def build_method(method: parameters.Method, arguments: dict[str, Any]) -> Method:
-    """The method with its fields out of `arguments`, which may hold more."""
-    kind: Any = METHODS[method]
-    built: Method = kind(**{field.name: arguments[field.name] for field in fields(kind)})
-    return built
+def plan(arguments: Mapping[str, Any]) -> Artifact:
+    """What `train` will write with these arguments; nothing slow is imported to say so."""
+    data = read_manifest(Path(arguments["data_dir"]), "tokenize")
+    parameters = {name: value for name, value in arguments.items() if name not in ("data_dir", "output_dir")}
+    inputs = {"data": data["digest"], "model": model_files_digest(arguments["model"])}
+    return Artifact(Path(arguments["output_dir"]), "train", parameters, inputs)
 
 
 def default_batch_size(num_rows: int) -> int:

@@ -16,7 +16,7 @@ from reference import reference_seconds
 from support import ROOT
 
 from components import parameters
-from components.train.stage import build_method
+from components.train.build import build_method
 
 DEFAULTS = {name: value for name, value in vars(parameters).items() if name.startswith("perturbation_")}
 

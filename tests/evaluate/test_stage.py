@@ -28,10 +28,36 @@ def test_predictions_and_metrics_agree(evaluated: Callable[[str], Path], task: s
             np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
             assert (scores.argmax(1) == rows["prediction"]).all()
             assert np.sum(result["confusion_matrix"]) == 50
+            assert sum(bin["rows"] for bin in result["calibration"]["bins"]) == 50
         else:
             assert "confusion_matrix" not in result
+        for name, (low, high) in result["intervals"].items():
+            assert low <= result["metrics"][name] <= high
+        assert sum(part["rows"] for part in result["slices"]["length"]) == 50
+        assert result["robustness"]["clean"] == pytest.approx(np.mean(list(result["metrics"].values())), abs=1e-5)
+    low, high = results["interval"]
+    assert low <= results["score"] <= high
     assert set(results["baselines"]) == {"majority", "bag_of_words"}
-    assert {"score", "baseline_majority"} < set(flat(results))
+    assert {"score", "score_low", "score_high", "baseline_majority"} < set(flat(results))
+    assert all(np.isfinite(value) for value in flat(results).values())
+
+
+def test_errors_are_wrong_answers_with_their_texts(evaluated: Callable[[str], Path], tokenized: Callable[[str], Path]) -> None:
+    errors = json.loads((evaluated("rte") / "errors.json").read_text())
+    assert errors
+    assert all(error["label"] != error["prediction"] and error["probability"] >= 0.5 for error in errors)
+    assert all(" | " in error["text"] for error in errors)
+    off = [abs(error["label"] - error["prediction"]) for error in json.loads((evaluated("stsb") / "errors.json").read_text())]
+    assert off == sorted(off, reverse=True)
+
+
+def test_noise_may_be_left_out(tokenized: Callable[[str], Path], trained: Callable[[str], Path], tmp_path: Path) -> None:
+    folders = {"model_dir": trained("sst2"), "data_dir": tokenized("sst2")}
+    evaluate(**folders, output_dir=tmp_path / "e", robustness_rows=0)
+    results = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert "robustness" not in results["splits"]["validation"]
+    with pytest.raises(UserError, match="robustness_rows is -1"):
+        evaluate(**folders, output_dir=tmp_path / "f", robustness_rows=-1)
 
 
 def test_the_model_in_its_folder_gives_these_predictions(
@@ -73,7 +99,11 @@ def test_the_report_needs_nothing_else_and_shows_the_score(evaluated: Callable[[
     assert not re.search(r"url\((?!#)", html)
     results = json.loads((evaluated(task) / "metrics.json").read_text())
     assert f"{results['score']:.4f}" in page.text
-    assert html.count("<svg") == 2
+    assert html.count("<svg") == {"mnli": 4, "stsb": 3}[task]  # training, confidence and calibration or scatter, noise
+    assert "Worst errors" in page.text
+    assert ("calibration error" in page.text) == (task == "mnli")
+    low, high = results["interval"]
+    assert f"{low:.4f} to {high:.4f}" in page.text
     examples = json.loads((evaluated(task) / "examples.json").read_text())
     assert examples["rows"][0][TASKS[task].text_columns[0]] in page.text
 

@@ -21,7 +21,7 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     shown = dict(re.findall(r"^(\w+) {2,}(.*)$", done.stdout, re.MULTILINE))
-    assert re.match(r"0\.\d{4} \(majority 0\.\d{4}, bag of words 0\.\d{4}\)", shown["score"])
+    assert re.match(r"0\.\d{4} \(95 % 0\.\d{4} to 0\.\d{4}; majority 0\.\d{4}, bag of words 0\.\d{4}\)", shown["score"])
     assert Path(shown["report"]).is_file()
     assert re.search(
         r"^train\n  train: scala, .* 2 rank\(s\) on cpu\n(  update \d+: .*\n){4}\nevaluate\n", done.stdout, re.MULTILINE

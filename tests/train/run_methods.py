@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from components.train import stage
+from components.train import ranks
 from components.train.data import read_split
-from components.train.ranks import join_ranks
+from components.train.stage import train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"method": "plain"},
@@ -64,17 +64,17 @@ def run(data_dir: Path, output_dir: Path, micro_batch: int) -> dict[str, int]:
     reduced = {}
     for name, settings in VARIANTS.items():
         counts["all_reduces"] = 0
-        stage.train(data_dir=data_dir, output_dir=output_dir / name, micro_batch_tokens=tokens, **{**COMMON, **settings})
+        train(data_dir=data_dir, output_dir=output_dir / name, micro_batch_tokens=tokens, **{**COMMON, **settings})
         reduced[name] = counts["all_reduces"]
     return reduced
 
 
 if __name__ == "__main__":
     data, output, *sizes = sys.argv[1:]
-    setattr(stage, "DistributedDataParallel", Counted)  # noqa: B010
-    with join_ranks() as ranks:  # once: a process joins one group in its life
-        setattr(stage, "join_ranks", lambda: contextlib.nullcontext(ranks))  # noqa: B010
+    setattr(torch.nn.parallel, "DistributedDataParallel", Counted)  # noqa: B010
+    with ranks.join_ranks() as joined:  # once: a process joins one group in its life
+        setattr(ranks, "join_ranks", lambda: contextlib.nullcontext(joined))  # noqa: B010
         for size in sizes:
             reduced = run(Path(data), Path(output) / size, int(size))
-            if ranks.rank == 0:
+            if joined.rank == 0:
                 (Path(output) / size / "all_reduces.json").write_text(json.dumps(reduced))

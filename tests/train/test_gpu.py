@@ -12,10 +12,11 @@ from run_methods import VARIANTS
 from components import parameters
 from components.models import load_model, load_tokenizer
 from components.tasks import TASKS
+from components.train.build import METHODS, build_method
 from components.train.data import read_split
 from components.train.methods import Progress
 from components.train.methods.noise import normal_noise, uniform_noise
-from components.train.stage import METHODS, build_method, train
+from components.train.stage import train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -110,6 +110,31 @@ def test_what_a_rank_has_to_say_reaches_the_launcher(tokenized: Callable[[str], 
         pass
 
 
+ENDING = """
+import gc, sys
+from pathlib import Path
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from components.train.stage import train
+
+def destroy_checked(destroy=dist.destroy_process_group):
+    assert not any(isinstance(each, DistributedDataParallel) for each in gc.get_objects())
+    destroy()
+
+dist.destroy_process_group = destroy_checked
+train(data_dir=Path(sys.argv[1]), model="tiny", output_dir=Path(sys.argv[2]), num_updates=2)
+"""
+
+
+def test_nothing_of_ddp_outlives_the_process_group(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
+    """If it did, ranks would hang now and then: the reducer's end waits for gloo's threads with Python's lock held."""
+    script = tmp_path / "ending.py"
+    script.write_text(ENDING)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run([*command, tokenized("rte"), tmp_path / "m"], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_leaves_nothing(tokenized: Callable[[str], Path], tmp_path: Path, stop: signal.Signals) -> None:
     flags = ["--data-dir", tokenized("sst2"), "--model", "tiny", "--output-dir", tmp_path / "m", "--num-epochs", "10000"]

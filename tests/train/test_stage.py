@@ -11,8 +11,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from components.errors import UserError
 from components.tokenize.stage import tokenize
+from components.train import build
+from components.train.build import METHODS
 from components.train.compiled import compile_layers
-from components.train.stage import METHODS, default_batch_size, train
+from components.train.stage import default_batch_size, train
 
 QUICK: dict[str, Any] = {"model": "tiny", "num_epochs": 1, "learning_rate": 1e-3, "global_batch_size": 64}
 
@@ -259,6 +261,20 @@ def test_a_trained_folder_can_be_trained_further(trained: Callable[[str], Path],
     tokenize(task="rte", source="sample", model=model, output_dir=tmp_path / "d", num_sample_rows=40)
     train(data_dir=tmp_path / "d", output_dir=tmp_path / "m", **{**QUICK, "model": model})
     assert AutoConfig.from_pretrained(tmp_path / "m").num_labels == 2
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_what_makes_it_fast_leaves_the_loss_curve_where_it_was(
+    tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    """Against the model as transformers has it: padded, with dense gradients, the batch in one piece."""
+    settings = {**QUICK, "data_dir": tokenized("rte"), "method": method, "dropout": 0.0, "precision": "fp32"}
+    settings |= {"perturbation_init_std": 0.01, "perturbation_start": 0.0}
+    train(**settings, output_dir=tmp_path / "fast", micro_batch_tokens=300)
+    monkeypatch.setattr(build, "prepare_model", lambda model, device: model.to(device).train())
+    train(**settings, output_dir=tmp_path / "slow", micro_batch_tokens=100_000)
+    for fast, slow in zip(lines(tmp_path / "fast"), lines(tmp_path / "slow"), strict=True):
+        assert fast["loss"] == pytest.approx(slow["loss"], rel=1e-6)
 
 
 @pytest.mark.slow

@@ -7,13 +7,12 @@ a hash: an example's noise depends neither on its rank nor on its micro-batch, a
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from components.errors import UserError
-from components.parameters import PerturbationDropout, PerturbationNorm, PerturbationScope
+from components.parameters import PerturbationDropout, PerturbationNorm, PerturbationScope, check_choice
 from components.train.data import Batch
 from components.train.methods import Progress, at_least_fp32, bare_model
 
@@ -178,8 +177,3 @@ def check_not_negative(method: object) -> None:
         value = getattr(method, field.name)
         if isinstance(value, int | float) and not value >= 0:
             raise UserError(f"{field.name} is {value}: give 0 or more")
-
-
-def check_choice(name: str, value: str, choices: object) -> None:
-    if value not in get_args(choices):
-        raise UserError(f"{name} is {value!r}: give one of {', '.join(get_args(choices))}")

@@ -46,10 +46,10 @@ import torch
 from torch import nn
 
 from components.errors import UserError
-from components.parameters import PerturbationDirection
+from components.parameters import PerturbationDirection, check_choice
 from components.train.data import Batch
 from components.train.methods import Loss, Passes, Progress, bare_model, task_losses
-from components.train.methods.noise import check_choice, choose, normal_noise, repeat_dropout
+from components.train.methods.noise import choose, normal_noise, repeat_dropout
 from components.train.methods.plain import Plain
 from components.train.methods.smart import Smart
 

@@ -26,11 +26,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from components.errors import UserError
-from components.parameters import Divergence
+from components.parameters import Divergence, check_choice
 from components.train.data import Batch
 from components.train.methods import Loss, Passes, Progress, bare_model, task_losses
 from components.train.methods.divergences import ascent_divergences, divergences
-from components.train.methods.noise import Perturbation, check_choice, normal_noise, repeat_dropout
+from components.train.methods.noise import Perturbation, normal_noise, repeat_dropout
 
 
 @dataclass(frozen=True, kw_only=True)
