@@ -1,9 +1,11 @@
 """Directories that appear whole or not at all, each with a manifest of what is in it and what it came from.
 
     {"schema": 1, "stage": "tokenize", "parameters": {...}, "inputs": {name: digest}, "code": digest,
-     "files": {path: {"sha256": ..., "bytes": ...}}, "digest": ..., "seconds": ..., "versions": {...}}
+     "files": {path: {"sha256": ..., "bytes": ...}}, "digest": ..., "seconds": ..., "versions": {...},
+     "origins": {name: where the input lay, and its manifest}, "made_by": {...}}
 
-`digest` is the sha256 over the sorted file digests: it names the content, and is what lineage is made of.
+`digest` is the sha256 over the sorted file digests: it names the content, and is what lineage is made of. A manifest holds the
+manifests of its inputs, so that the last one of a pipeline tells of all of it.
 
 Where STAGE_CACHE names a folder, every finished directory is known there by all that decided it, and a stage that would make
 the same again takes its files instead.
@@ -11,23 +13,21 @@ the same again takes its files instead.
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
+from components.provenance import Origin, made_by, versions
 
 FILE = "manifest.json"
 CACHE = "STAGE_CACHE"
-PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "scikit-learn", "mlflow", "kfp", "numpy")
 
 Manifest = dict[str, Any]
 
@@ -73,6 +73,7 @@ class Artifact:
     stage: str
     parameters: Mapping[str, Any]
     inputs: Mapping[str, str]
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -111,7 +112,7 @@ class Artifact:
         started = time.monotonic()
         with self._unfinished() as folder:
             yield folder
-            _write_manifest(folder, self.key, time.monotonic() - started)
+            _write_manifest(folder, self, time.monotonic() - started)
             mode = (folder / FILE).stat().st_mode
             for path in folder.rglob("*"):
                 if path.is_file():  # safetensors writes for the owner alone, whatever the umask says
@@ -138,7 +139,7 @@ class Artifact:
             return None
         folder = Path(os.environ[CACHE])
         folder.mkdir(parents=True, exist_ok=True)
-        decided_by = json.dumps({**self.key, "versions": _versions()}, sort_keys=True)
+        decided_by = json.dumps({**self.key, "versions": versions()}, sort_keys=True)
         return folder.resolve() / hashlib.sha256(decided_by.encode()).hexdigest()
 
     def _reused(self) -> Manifest | None:
@@ -192,7 +193,12 @@ def lineage(manifest: Manifest) -> dict[str, str]:
     return {"digest": manifest["digest"], "code": manifest["code"], **inputs}
 
 
-def _write_manifest(folder: Path, key: Mapping[str, Any], seconds: float) -> None:
+def origin(folder: Path, manifest: Manifest) -> Origin:
+    """An output of ours as another stage's input."""
+    return {"uri": str(folder.resolve()), "manifest": manifest}
+
+
+def _write_manifest(folder: Path, artifact: Artifact, seconds: float) -> None:
     files: dict[str, dict[str, Any]] = {
         path.relative_to(folder).as_posix(): {"sha256": file_digest(path), "bytes": path.stat().st_size}
         for path in sorted(folder.rglob("*"))
@@ -200,20 +206,12 @@ def _write_manifest(folder: Path, key: Mapping[str, Any], seconds: float) -> Non
     }
     manifest = {
         "schema": 1,
-        **key,
+        **artifact.key,
         "files": files,
         "digest": combined_digest({name: entry["sha256"] for name, entry in files.items()}),
         "seconds": round(seconds, 3),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
+        "origins": dict(artifact.origins),
+        "made_by": made_by(),
     }
     (folder / FILE).write_text(json.dumps(manifest, indent=1) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    installed = {}
-    for package in PACKAGES:
-        try:
-            installed[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed

@@ -4,12 +4,13 @@ transformers takes seconds to import, torch with it: both are imported where the
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import combined_digest, file_digest
 from components.errors import UserError
+from components.provenance import Origin
 from components.tasks import TASKS, Task
 from components.tokenize.sample import GRAMMARS, generate
 
@@ -44,23 +45,35 @@ def find_model(model: str) -> str:
     return model
 
 
-def model_files_digest(model: str) -> str:
-    """Of the weights and their configuration; '' for a model of the hub, which has none before it is loaded."""
-    return _digest_of(model, WEIGHTS)
+def model_files(model: str) -> dict[str, str]:
+    """Weights and their configuration: file -> sha256. Empty for a model of the hub, which has no files before it is loaded."""
+    return _files_of(model, WEIGHTS)
 
 
-def tokenizer_files_digest(model: str) -> str:
-    """Of the files that a tokenizer is loaded from; '' for one of the hub."""
-    return _digest_of(model, (*TOKENIZER_FILES, *BESIDE_TOKENIZER, "*.model"))
+def tokenizer_files(model: str) -> dict[str, str]:
+    """What a tokenizer is loaded from: file -> sha256. Empty for one of the hub."""
+    return _files_of(model, (*TOKENIZER_FILES, *BESIDE_TOKENIZER, "*.model"))
 
 
-def _digest_of(model: str, patterns: Sequence[str]) -> str:
+def files_digest(model: str, files: Mapping[str, str]) -> str:
+    """Of the model's `files`; '' for a model of the hub."""
     if model == "tiny":
         return "tiny"  # made by this package's code, which has a digest of its own
-    folder = Path(find_model(model))
-    if not folder.is_dir():
-        return ""
-    return combined_digest({path.name: file_digest(path) for pattern in patterns for path in folder.glob(pattern)})
+    return combined_digest(files) if files else ""
+
+
+def model_origin(model: str, files: Mapping[str, str]) -> Origin:
+    """Where a model, or its tokenizer, came from."""
+    if files:
+        return {"uri": str(Path(find_model(model)).resolve()), "files": dict(files)}
+    return {"uri": model if model == "tiny" else f"hub:{model}", "files": {}}
+
+
+def _files_of(model: str, patterns: Sequence[str]) -> dict[str, str]:
+    folder = Path(find_model(model)) if model != "tiny" else None
+    if folder is None or not folder.is_dir():
+        return {}
+    return {path.name: file_digest(path) for pattern in patterns for path in folder.glob(pattern)}
 
 
 def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":

@@ -182,7 +182,20 @@ name: str = ""
 """Name of the registered MLflow model; empty takes glue-TASK."""
 
 alias: str = "challenger"
-"""Alias that the new model version gets."""
+"""Alias that the new model version gets, whatever the gate says."""
+
+champion_margin: float = 0.01
+"""How much worse than the champion, in units of the score, would matter: a model becomes champion if it is shown, on the same
+validation rows, not to be that much worse. Few rows show little: the gate says how many it would take."""
+
+champion_min_score: float = 0.0
+"""Least score of a champion. It must beat the most frequent answer in any case."""
+
+champion_min_robustness: float = 0.0
+"""Least score of a champion under typos, capitals and odd spaces, whichever is worst; 0 asks nothing."""
+
+auto_promote: bool = True
+"""Make the model champion where it passes the gate; else `python -m components.promote` does when you say so."""
 
 experiment: str = "adapt"
 """MLflow experiment. Not used where Kubeflow's MLflow plugin has already opened a run."""
@@ -201,11 +214,17 @@ model_dir: Path
 evaluation_dir: Path
 """Folder that components.evaluate wrote."""
 
+model_uri: str
+"""A registered version, as models:/NAME/VERSION or models:/NAME@ALIAS."""
+
 output_dir: Path
 """Folder to write. It appears whole or not at all; if it holds the same result already, nothing is done."""
 
 pipeline_run_id: str
 """Id of the pipeline run, which ties its stages together in MLflow."""
+
+pipeline_task_id: str
+"""Id of this task of the pipeline run, for the manifest."""
 
 # --- artifacts between the components ---
 
@@ -223,6 +242,9 @@ metrics: Any
 
 confusion: Any
 """Confusion matrix on the first validation split; empty for a regression."""
+
+card: Any
+"""The model card: what it is, how good, what the gate said, what it was made of."""
 
 report: Any
 """The evaluation's report, one self-contained page."""

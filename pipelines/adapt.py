@@ -1,4 +1,4 @@
-"""The whole product: tokenize → train → evaluate → register."""
+"""The whole product: tokenize → train → evaluate → register → promote."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,7 @@ from kfp import dsl
 from components import parameters
 from components.evaluate.component import evaluate
 from components.parameters import documented
+from components.promote.component import promote
 from components.register.component import register
 from components.tokenize.component import tokenize
 from components.train.component import train
@@ -15,6 +16,7 @@ from components.train.component import train
 class Outputs(NamedTuple):
     model_uri: str
     score: float
+    gate: str
 
 
 @dsl.pipeline(name="adapt")
@@ -66,15 +68,30 @@ def adapt(
     robustness_rows: int = parameters.robustness_rows,
     name: str = parameters.name,
     alias: str = parameters.alias,
+    champion_margin: float = parameters.champion_margin,
+    champion_min_score: float = parameters.champion_min_score,
+    champion_min_robustness: float = parameters.champion_min_robustness,
+    auto_promote: bool = parameters.auto_promote,
     experiment: str = parameters.experiment,
     tracking_uri: str = parameters.tracking_uri,
 ) -> Outputs:
     """Adapt a pre-trained transformer to a GLUE task, or your own data, and register it in MLflow.
 
     tokenize: the texts to Parquet. train: fine-tune, with ScaLA or without. evaluate: GLUE's metrics, and a report. register: a
-    model version in MLflow that answers raw text.
+    model version in MLflow that answers raw text, and what the gate says of it. promote: it becomes champion, where it is not
+    worse than the champion on the same examples.
     """
-    run = {"experiment": experiment, "tracking_uri": tracking_uri, "pipeline_run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+    run = {
+        "experiment": experiment,
+        "tracking_uri": tracking_uri,
+        "pipeline_run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        "pipeline_task_id": dsl.PIPELINE_TASK_ID_PLACEHOLDER,
+    }
+    limits = {
+        "champion_margin": champion_margin,
+        "champion_min_score": champion_min_score,
+        "champion_min_robustness": champion_min_robustness,
+    }
     tokenized = tokenize(
         task=task,
         source=source,
@@ -135,9 +152,16 @@ def adapt(
         evaluation=evaluated.outputs["evaluation"],
         name=name,
         alias=alias,
+        auto_promote=auto_promote,
+        **limits,
         **run,
     )
-    for step in (tokenized, fine_tuned, evaluated, registered):
+    # kfp's local runner finds a condition's value only under the name Output, that of what a component returns.
+    with dsl.If(registered.outputs["Output"] == "promote", name="passes-the-gate"):
+        promoted = promote(model_uri=registered.outputs["model_uri"], **limits, **run)
+    for step in (tokenized, fine_tuned, evaluated, registered, promoted):
         # KFP's cache key sees neither the bytes behind `source` nor our code; and a cached step is absent from MLflow.
         step.set_caching_options(enable_caching=False)
-    return Outputs(model_uri=registered.outputs["model_uri"], score=evaluated.outputs["Output"])
+    return Outputs(
+        model_uri=registered.outputs["model_uri"], score=evaluated.outputs["Output"], gate=registered.outputs["gate"]
+    )

@@ -9,13 +9,14 @@ from kfp.compiler import Compiler
 
 from components import cli
 from components.evaluate.component import evaluate
+from components.promote.component import promote
 from components.register.component import register
 from components.tokenize.component import tokenize
 from components.train.component import train
 from pipelines.adapt import adapt
 
 PIPELINES = (adapt,)
-COMPONENTS = (tokenize, train, evaluate, register)
+COMPONENTS = (tokenize, train, evaluate, register, promote)
 
 
 def compile_all(*, output_dir: Path = Path("build")) -> list[Path]:

@@ -83,6 +83,7 @@ def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
     print(
         f"\nscore      {scored(results)}"
         f"\nmodel      {task.outputs['model_uri']}, alias {arguments['alias']}"
+        f"\ngate       {task.outputs['gate']}"
         f"\nreport     {evaluation / 'report.html'}"
         f"\noutputs    {folder} (log: {LOG})"
         f"\nMLflow     {_ui_command(tracking_uri)}",

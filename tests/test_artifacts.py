@@ -128,7 +128,7 @@ def test_other_code_or_other_libraries_or_an_unknown_input_make_it_anew(
         patched.setattr(artifacts, "code_digest", lambda: "other")
         assert artifact(tmp_path / "two").cached() is None
     with monkeypatch.context() as patched:
-        patched.setattr(artifacts, "_versions", lambda: {"torch": "0.1"})
+        patched.setattr(artifacts, "versions", lambda: {"torch": "0.1"})
         assert artifact(tmp_path / "two").cached() is None
     unknown = Artifact(tmp_path / "three", "tokenize", {}, {"model": ""})
     with unknown.building():

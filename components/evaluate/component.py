@@ -20,6 +20,7 @@ def evaluate(
     experiment: str,
     tracking_uri: str,
     pipeline_run_id: str,
+    pipeline_task_id: str,
 ) -> float:
     """Measure the model on the task's validation splits. The output is the score: the mean of the task's GLUE metrics."""
     import json
@@ -30,6 +31,7 @@ def evaluate(
     from components.artifacts import lineage
     from components.errors import exit_codes
     from components.evaluate.stage import METRICS, REPORT, evaluate, flat, plan
+    from components.provenance import set_run
     from components.tasks import Task
 
     folder = Path(evaluation.path)
@@ -39,6 +41,7 @@ def evaluate(
         "output_dir": folder,
         "robustness_rows": robustness_rows,
     }
+    set_run(pipeline_run_id, pipeline_task_id)
     with exit_codes(beside=evaluation.path):
         manifest = plan(**arguments).cached()
         if manifest:

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import parameters
-from components.artifacts import Artifact, Manifest, read_manifest
+from components.artifacts import Artifact, Manifest, origin, read_manifest
 from components.errors import UserError
 from components.models import load_tokenizer
 from components.parameters import documented
 from components.tasks import Task
 from components.tokenize.files import find_split
-from components.tokenize.stage import EXAMPLES, TOKENIZER, tokenizer_digest
+from components.tokenize.stage import EXAMPLES, STATISTICS, TOKENIZER, tokenizer_digest
 
 METRICS = "metrics.json"
 TRAINING_METRICS = "metrics.jsonl"
@@ -67,7 +67,8 @@ def evaluate(
     model = AutoModelForSequenceClassification.from_pretrained(model_dir, dtype="float32").to(device).eval()
     pack(model)
     with artifact.building() as folder:
-        results: dict[str, Any] = {"task": task.name, "splits": {}}
+        results: dict[str, Any] = {"task": task.name, "labels": task.label_names, "splits": {}}
+        statistics = json.loads((data_dir / STATISTICS).read_text())
         tables, resampled_scores = [], []
         errors: list[dict[str, Any]] = []
         for number, split in enumerate(splits):
@@ -78,7 +79,7 @@ def evaluate(
             resampled_scores.append(np.mean(list(resampled.values()), axis=0))
             intervals = {name: interval(values) for name, values in resampled.items()}
             described = describe(task, labels, predictions, scores, rows.lengths.numpy())
-            results["splits"][split] = {**described, "intervals": intervals}
+            results["splits"][split] = {**described, "intervals": intervals, "digest": statistics["splits"][split]["digest"]}
             if robustness_rows:
                 results["splits"][split]["robustness"] = robustness(model, rows.first(robustness_rows), tokenizer, task)
             for row in worst(task, labels, predictions, scores):
@@ -108,9 +109,9 @@ def plan(model_dir: Path, data_dir: Path, output_dir: Path, robustness_rows: int
     if robustness_rows < 0:
         raise UserError(f"robustness_rows is {robustness_rows}: give 0 or more")
     model, data = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
-    return Artifact(
-        output_dir, "evaluate", {"robustness_rows": robustness_rows}, {"model": model["digest"], "data": data["digest"]}
-    )
+    inputs = {"model": model["digest"], "data": data["digest"]}
+    origins = {"model": origin(model_dir, model), "data": origin(data_dir, data)}
+    return Artifact(output_dir, "evaluate", {"robustness_rows": robustness_rows}, inputs, origins)
 
 
 def flat(results: dict[str, Any]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """components.register as a KFP component."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, Input, Model
+from kfp.dsl import Artifact, Input, Markdown, Model, Output
 
 from components.image import IMAGE
 from components.parameters import documented
@@ -14,28 +14,54 @@ def register(
     evaluation: Input[Artifact],
     name: str,
     alias: str,
+    champion_margin: float,
+    champion_min_score: float,
+    champion_min_robustness: float,
+    auto_promote: bool,
     experiment: str,
     tracking_uri: str,
     pipeline_run_id: str,
+    pipeline_task_id: str,
+    card: Output[Markdown],
     model_uri: dsl.OutputPath(str),
-):
-    """Register the model in MLflow. The output is the URI that loads it, as models:/NAME/VERSION."""
+    gate: dsl.OutputPath(str),
+) -> str:
+    """Register the model in MLflow and put it to the gate.
+
+    The output is `promote` where it is to become champion, else `keep`; model_uri is what loads it, as models:/NAME/VERSION;
+    gate is what the gate says.
+    """
     import json
     from pathlib import Path
 
     from components.errors import exit_codes
     from components.evaluate.stage import METRICS, flat
-    from components.register.stage import register
+    from components.provenance import set_run
+    from components.register.stage import next_step, register
     from components.tracking import stage_run
 
     folder = Path(evaluation.path)
+    set_run(pipeline_run_id, pipeline_task_id)
     with (
         exit_codes(beside=model_uri),
         stage_run(
             "register", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri, last=True
         ) as run,
     ):
-        registered = register(model_dir=Path(trained.path), evaluation_dir=folder, name=name, alias=alias)
+        registered = register(
+            model_dir=Path(trained.path),
+            evaluation_dir=folder,
+            name=name,
+            alias=alias,
+            champion_margin=champion_margin,
+            champion_min_score=champion_min_score,
+            champion_min_robustness=champion_min_robustness,
+            auto_promote=False,  # a step of its own, in the branch that the pipeline's graph shows
+        )
         if evaluation.metadata.get("cached"):
             run.log_metrics(flat(json.loads((folder / METRICS).read_text())))
+        Path(card.path).write_text(registered["card"])
         Path(model_uri).write_text(registered["model_uri"])
+        Path(gate).write_text(str(registered["decision"]))
+        card.metadata.update(model_uri=registered["model_uri"], gate=str(registered["decision"]), mlflow_run_id=run.run_id)
+        return next_step(registered, auto_promote)

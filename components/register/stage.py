@@ -1,7 +1,6 @@
-"""A trained, evaluated model becomes a version in the MLflow registry that answers raw text."""
+"""A trained, evaluated model becomes a version in the MLflow registry that answers raw text, and is put to the gate."""
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import sys
@@ -13,102 +12,105 @@ from components.artifacts import Manifest, code_digest, combined_digest, read_ma
 from components.errors import UserError
 from components.evaluate.stage import METRICS
 from components.parameters import documented
+from components.provenance import injected
 from components.tasks import Task
 from components.tokenize.stage import EXAMPLES
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from mlflow.models import ModelSignature
+    from mlflow import MlflowClient
 
-REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "pandas", "numpy")
-TOLERANCE = 1e-3  # between probabilities of the same model in batches padded otherwise
+    from components.register.gate import Decision
+
+CHAMPION = "champion"
+MAX_DESCRIPTION = 5000  # characters that every one of MLflow's databases takes
+MAX_TAG = 5000
 
 
 @documented
 def register(
-    *, model_dir: Path, evaluation_dir: Path, name: str = parameters.name, alias: str = parameters.alias
-) -> dict[str, str]:
-    """Register a model in MLflow, with signature, input example (raw text), metrics, tags and alias.
+    *,
+    model_dir: Path,
+    evaluation_dir: Path,
+    name: str = parameters.name,
+    alias: str = parameters.alias,
+    champion_margin: float = parameters.champion_margin,
+    champion_min_score: float = parameters.champion_min_score,
+    champion_min_robustness: float = parameters.champion_min_robustness,
+    auto_promote: bool = parameters.auto_promote,
+) -> dict[str, Any]:
+    """Register a model in MLflow with signature, input example (raw text), tags, card and alias, and put it to the gate.
 
-    What was stored is loaded again and must answer the evaluation's examples as the evaluation did: only then is there a
-    version. Where there is a version of the same content already, that one is given the alias. Uses the active MLflow run, else
-    opens one. Returns name, version, alias, model_uri and run_id.
+    What was stored is fetched again: every file must have its digest, and the model must answer the evaluation's examples as it
+    did when it was evaluated; only then is there a version. Where there is a version of the same content, that one is taken. It
+    becomes @champion only if it is not worse than the champion on the same examples (components/register/gate.py).
+
+    Uses the active MLflow run, else opens one. Returns name, version, alias, model_uri, run_id, decision and card.
     """
     model, evaluation = read_manifest(model_dir, "train"), read_manifest(evaluation_dir, "evaluate")
     if evaluation["inputs"]["model"] != model["digest"]:
         raise UserError(f"{evaluation_dir} is the evaluation of another model than {model_dir}: evaluate it first")
     task = Task.read(model_dir)
     name = name or f"glue-{task.name}"
-    if not alias or set(name) & set("/:%'\""):
-        raise UserError(f"name '{name}', alias '{alias}': give both, and a name without / : % and quotes")
+    if not alias or alias == CHAMPION or set(name) & set("/:%'\""):
+        raise UserError(f"name '{name}', alias '{alias}': give both, a name without / : % and quotes, an alias but {CHAMPION}")
 
     # Seconds to import: `--help` and the checks above need not wait.
+    from components.register.gate import Limits
+
+    limits = Limits(champion_margin, champion_min_score, champion_min_robustness)
     import mlflow
+
+    from components.register.card import write_card
+    from components.register.champion import crown, judge
+    from components.register.store import log_version, version_of
 
     if not sys.stderr.isatty():
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    results = json.loads((evaluation_dir / METRICS).read_text())
+    results, examples = (json.loads((evaluation_dir / file).read_text()) for file in (METRICS, EXAMPLES))
     tags = _tags(task, model, evaluation, results)
     client = mlflow.MlflowClient()
     active = mlflow.active_run()
     with contextlib.nullcontext(active) if active else mlflow.start_run(run_name="register") as run:
-        there = client.search_model_versions(f"name = '{name}' AND tags.`digest.registered` = '{tags['digest.registered']}'")
-        version = str(there[0].version) if there else _log_version(name, task, model_dir, evaluation_dir, tags)
+        version = known = version_of(client, name, tags["digest.registered"])
+        if not version:
+            version = log_version(run.info.run_id, name, task, model_dir, evaluation_dir, tags)
         client.set_registered_model_alias(name, alias, version)
-        run_id = run.info.run_id
-    print(f"{'already there' if there else 'registered'}: {name} version {version} as models:/{name}@{alias}", flush=True)
-    return {"name": name, "version": version, "alias": alias, "model_uri": f"models:/{name}/{version}", "run_id": run_id}
+        print(f"{'already there' if known else 'registered'}: {name} version {version} as models:/{name}@{alias}", flush=True)
+        decision = (crown if auto_promote else judge)(client, name, version, limits)
+        card = write_card(name, version, decision, results, evaluation, examples["rows"])
+        record(client, name, version, decision)
+        client.update_model_version(name, version, card[:MAX_DESCRIPTION])
+        client.log_text(run.info.run_id, card, "card.md")
+    print(f"gate: {decision}", flush=True)
+    return {
+        "name": name,
+        "version": version,
+        "alias": alias,
+        "model_uri": f"models:/{name}/{version}",
+        "run_id": run.info.run_id,
+        "decision": decision,
+        "card": card,
+    }
 
 
-def _log_version(name: str, task: Task, model_dir: Path, evaluation_dir: Path, tags: dict[str, str]) -> str:
-    """Store the model with the active run, and number it once it answers as it was evaluated to."""
-    import mlflow
-
-    examples = json.loads((evaluation_dir / EXAMPLES).read_text())
-    info = mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(Path(__file__).with_name("serving.py")),
-        artifacts={"model": str(model_dir)},
-        signature=_signature(task),
-        input_example=_model_input(task, examples["rows"]),
-        pip_requirements=[f"{package}=={_version(package)}" for package in REQUIREMENTS],
-        metadata={"task": task.name, "model_digest": tags["digest.model"]},
-    )
-    _check_answers(mlflow.pyfunc.load_model(info.model_uri).predict(_model_input(task, examples["rows"])), examples)
-    return str(mlflow.register_model(info.model_uri, name, tags=tags).version)
+def next_step(registered: dict[str, Any], auto_promote: bool) -> str:
+    """What a pipeline does after `register`: `promote` a version that passed and is no champion yet, else `keep`."""
+    decision: Decision = registered["decision"]
+    return "promote" if auto_promote and decision.promote and decision.champion != registered["version"] else "keep"
 
 
-def _signature(task: Task) -> "ModelSignature":
-    """Text in, label and scores out, as serving.py has them."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    pair = len(task.text_columns) > 1
-    inputs: list[Any] = [ColSpec("string", column if pair else None) for column in task.text_columns]
-    labels: list[Any] = [] if task.is_regression else [ColSpec("string", "label")]
-    probabilities = [ColSpec("double", f"probability_{label}") for label in task.label_names]
-    return ModelSignature(Schema(inputs), Schema([*labels, ColSpec("double", "score"), *probabilities]))
-
-
-def _model_input(task: Task, rows: list[dict[str, str]]) -> "list[str] | pd.DataFrame":
-    """Strings for one text column, a table for two."""
-    import pandas as pd
-
-    if len(task.text_columns) == 1:
-        return [row[task.text_columns[0]] for row in rows]
-    return pd.DataFrame(rows)
-
-
-def _check_answers(answers: "pd.DataFrame", examples: dict[str, Any]) -> None:
-    """Raise RuntimeError where what was stored does not answer as what was evaluated."""
-    for text, answer, expected in zip(examples["rows"], answers.to_dict("records"), examples["answers"], strict=True):
-        if answer.get("label") != expected.get("label") or abs(answer["score"] - expected["score"]) > TOLERANCE:
-            raise RuntimeError(f"the stored model answers {answer} to {text}, the evaluated one {expected}")
+def record(client: "MlflowClient", name: str, version: str, decision: "Decision") -> None:
+    """Say on the version what the gate said."""
+    tags = {"gate": "passed" if decision.promote else "refused", "gate.reason": "; ".join(decision.reasons)}
+    tags |= {"gate.champion": decision.champion or "none", "gate.decision": json.dumps(decision.as_dict())}
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value[:MAX_TAG])
 
 
 def _tags(task: Task, model: Manifest, evaluation: Manifest, results: dict[str, Any]) -> dict[str, str]:
     """What the version says of itself: versions do not inherit the tags of their run."""
-    return {
+    data: Manifest = evaluation["origins"]["data"]["manifest"]
+    tags = {
         "task": task.name,
         "base_model": model["parameters"]["model"],
         "method": model["parameters"]["method"],
@@ -118,11 +120,12 @@ def _tags(task: Task, model: Manifest, evaluation: Manifest, results: dict[str, 
         "digest.data": model["inputs"]["data"],
         "digest.evaluation": evaluation["digest"],
         "digest.code": model["code"],
+        "digest.source": data["inputs"]["source"],
+        "digest.tokenizer": data["inputs"]["tokenizer"],
+        "digest.base_model": model["inputs"]["model"],
+        **{f"kfp.{key}": value for key, value in injected().items() if key.startswith("pipeline_")},
         "digest.registered": combined_digest(
             {"model": model["digest"], "evaluation": evaluation["digest"], "code": code_digest()}
         ),
     }
-
-
-def _version(package: str) -> str:
-    return importlib.metadata.version(package).partition("+")[0]  # the same release on another processor
+    return {key: value for key, value in tags.items() if value}

@@ -24,6 +24,7 @@ def tokenize(
     experiment: str,
     tracking_uri: str,
     pipeline_run_id: str,
+    pipeline_task_id: str,
 ):
     """Tokenize a GLUE task, or your own data, to Parquet."""
     from pathlib import Path
@@ -31,6 +32,7 @@ def tokenize(
 
     from components.artifacts import lineage
     from components.errors import exit_codes
+    from components.provenance import set_run
     from components.tokenize.stage import plan, tokenize
 
     arguments: dict[str, Any] = {
@@ -46,6 +48,7 @@ def tokenize(
         "num_sample_rows": num_sample_rows,
         "seed": seed,
     }
+    set_run(pipeline_run_id, pipeline_task_id)
     with exit_codes(beside=dataset.path):
         manifest = plan(arguments)[0].cached()
         if manifest:

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from components import parameters
 from components.artifacts import Artifact, Manifest, combined_digest
 from components.errors import UserError
-from components.models import load_tokenizer, tokenizer_files_digest
+from components.models import files_digest, load_tokenizer, model_origin, tokenizer_files
 from components.parameters import documented
 from components.tasks import UNLABELLED, Task
+from components.tokenize.digest import RowsDigest
 from components.tokenize.read import read_source
 from components.tokenize.rows import Source, Tables
 from components.tokenize.shards import ShardWriter
@@ -92,8 +93,14 @@ def plan(arguments: dict[str, Any]) -> tuple[Artifact, Source]:
     found = read_source(parameters["task"], **{name: parameters[name] for name in OF_THE_SOURCE})
     if parameters["source"] != "sample":
         del parameters["num_sample_rows"], parameters["seed"]
-    inputs = {"source": combined_digest(found.inputs), "tokenizer": tokenizer_files_digest(parameters["model"])}
-    return Artifact(arguments["output_dir"], "tokenize", parameters, inputs), found
+    files = tokenizer_files(parameters["model"])
+    inputs = {"source": combined_digest(found.inputs), "tokenizer": files_digest(parameters["model"], files)}
+    path = Path(parameters["source"])
+    origins = {
+        "source": {"uri": str(path.resolve()) if path.exists() else parameters["source"], "files": found.inputs},
+        "tokenizer": model_origin(parameters["model"], files),
+    }
+    return Artifact(arguments["output_dir"], "tokenize", parameters, inputs, origins), found
 
 
 def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -112,12 +119,13 @@ def _write_split(
     max_length: int,
     shard_rows: int,
 ) -> dict[str, Any]:
-    """Tokenize one split to files in `folder`. Returns its rows, tokens, lengths in tokens, label counts and rows cut."""
+    """Tokenize one split to files in `folder`. Returns its rows, tokens, lengths, label counts, rows cut and digest."""
     names: list[str] = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
     label = pa.float32() if task.is_regression else pa.int64()
     schema = pa.schema([*((name, pa.list_(pa.int32())) for name in names), ("label", label), ("idx", pa.int32())])
     histogram, num_truncated = np.zeros(max_length + 1, np.int64), 0
     labels = np.zeros(len(task.label_names) + 1, np.int64)  # first of the rows without one
+    digest = RowsDigest(task)
     with (
         ShardWriter(folder, split, schema, shard_rows) as writer,
         tqdm(desc=f"tokenize {split}", unit=" rows", disable=None) as bar,
@@ -132,6 +140,7 @@ def _write_split(
                 zeros = pa.array(np.zeros(len(ids.values), np.int32))
                 columns["token_type_ids"] = pa.ListArray.from_arrays(ids.offsets, zeros)
             writer.write(pa.table(columns, schema))
+            digest.update(batch)
             lengths = np.diff(ids.offsets.to_numpy())
             histogram += np.bincount(lengths, minlength=max_length + 1)
             num_truncated += sum(bool(encodings[row].overflowing) for row in np.flatnonzero(lengths == max_length))
@@ -140,7 +149,7 @@ def _write_split(
             bar.update(len(batch))
     named = zip(("unlabelled", *task.label_names), labels.tolist(), strict=True)
     counts = {name: count for name, count in named if count}
-    return {**_length_statistics(histogram), "truncated": num_truncated, "labels": counts}
+    return {**_length_statistics(histogram), "truncated": num_truncated, "labels": counts, "digest": digest.hexdigest()}
 
 
 def _encoded(

@@ -50,6 +50,7 @@ def train(
     experiment: str,
     tracking_uri: str,
     pipeline_run_id: str,
+    pipeline_task_id: str,
 ):
     """Fine-tune a pre-trained transformer on tokenized data."""
     from pathlib import Path
@@ -57,6 +58,7 @@ def train(
     from components.artifacts import lineage, read_manifest
     from components.errors import exit_codes
     from components.launch.torchrun import launched
+    from components.provenance import set_run
     from components.train.stage import plan
 
     arguments = {
@@ -97,6 +99,7 @@ def train(
         "perturbation_interval": perturbation_interval,
         "perturbation_fraction": perturbation_fraction,
     }
+    set_run(pipeline_run_id, pipeline_task_id)
     with exit_codes(beside=trained.path):
         manifest = plan(arguments).cached()
         if manifest:

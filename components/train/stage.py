@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from components import parameters
-from components.artifacts import Artifact, Manifest, read_manifest
+from components.artifacts import Artifact, Manifest, origin, read_manifest
 from components.errors import UserError
-from components.models import load_model, load_tokenizer, model_files_digest
+from components.models import files_digest, load_model, load_tokenizer, model_files, model_origin
 from components.parameters import (
     Divergence,
     Optimizer,
@@ -198,8 +198,10 @@ def plan(arguments: Mapping[str, Any]) -> Artifact:
     """What `train` will write with these arguments; nothing slow is imported to say so."""
     data = read_manifest(Path(arguments["data_dir"]), "tokenize")
     parameters = {name: value for name, value in arguments.items() if name not in ("data_dir", "output_dir")}
-    inputs = {"data": data["digest"], "model": model_files_digest(arguments["model"])}
-    return Artifact(Path(arguments["output_dir"]), "train", parameters, inputs)
+    files = model_files(arguments["model"])
+    inputs = {"data": data["digest"], "model": files_digest(arguments["model"], files)}
+    origins = {"data": origin(Path(arguments["data_dir"]), data), "model": model_origin(arguments["model"], files)}
+    return Artifact(Path(arguments["output_dir"]), "train", parameters, inputs, origins)
 
 
 def default_batch_size(num_rows: int) -> int:

@@ -14,10 +14,12 @@ from kfp.compiler import Compiler
 from components import parameters
 from pipelines.adapt import adapt
 
-STAGES = ("tokenize", "train", "evaluate", "register")
+STAGES = ("tokenize", "train", "evaluate", "register", "promote")
 OF_THE_COMPONENT = {
     "num_processes": "launched",
     **dict.fromkeys(("experiment", "tracking_uri", "pipeline_run_id"), "stage_run"),
+    "pipeline_task_id": "set_run",
+    "auto_promote": "next_step",
 }
 """Parameters that the component itself uses, and the function it hands them to."""
 
@@ -28,6 +30,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     Compiler().compile(adapt, str(path))
     spec: dict[str, Any] = next(iter(yaml.safe_load_all(path.read_text())))
     return spec
+
+
+def inputs_of(compiled: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Parameter -> where its value comes from, of a task of the pipeline or of its branches."""
+    dags = [compiled["root"]["dag"], *(part["dag"] for part in compiled["components"].values() if "dag" in part)]
+    (task,) = (dag["tasks"][stage] for dag in dags if stage in dag["tasks"])
+    given: dict[str, Any] = task["inputs"]["parameters"]
+    return given
 
 
 def stage_function(stage: str) -> Callable[..., Any]:
@@ -54,23 +64,22 @@ def handed_on(stage: str) -> dict[str, set[str]]:
 def test_every_pipeline_parameter_reaches_a_stage_under_its_own_name(compiled: dict[str, Any]) -> None:
     reached = set()
     for stage in STAGES:
-        task = compiled["root"]["dag"]["tasks"][stage]
         calls = handed_on(stage)
-        for name, given in task["inputs"]["parameters"].items():
+        for name, given in inputs_of(compiled, stage).items():
             if "componentInputParameter" in given:
-                assert given["componentInputParameter"] == name
+                assert given["componentInputParameter"].removeprefix("pipelinechannel--").removeprefix("register-") == name
                 reached.add(name)
-            else:
-                assert name == "pipeline_run_id"
+            elif "taskOutputParameter" not in given:
+                assert name in ("pipeline_run_id", "pipeline_task_id")
             function = OF_THE_COMPONENT.get(name, stage)
             assert name in calls[function], f"components/{stage}/component.py does not hand {name} to {function}"
             if function == stage:
                 assert name in inspect.signature(stage_function(stage)).parameters, f"{stage}() has no {name}"
-    assert reached == set(inspect.signature(adapt.pipeline_func).parameters)
+    assert reached - {"model_uri"} == set(inspect.signature(adapt.pipeline_func).parameters)
 
 
 def test_every_stage_argument_is_a_parameter_of_the_pipeline() -> None:
-    directories = {"data_dir", "model_dir", "evaluation_dir", "output_dir"}
+    directories = {"data_dir", "model_dir", "evaluation_dir", "output_dir", "model_uri"}
     offered = set(inspect.signature(adapt.pipeline_func).parameters)
     for stage in STAGES:
         assert set(inspect.signature(stage_function(stage)).parameters) - directories <= offered
@@ -115,4 +124,5 @@ def test_artifacts_have_their_types(compiled: dict[str, Any]) -> None:
         "metrics": "system.Metrics",
         "confusion": "system.ClassificationMetrics",
         "report": "system.HTML",
+        "card": "system.Markdown",
     }

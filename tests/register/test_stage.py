@@ -80,7 +80,7 @@ def test_a_model_that_answers_otherwise_than_evaluated_registers_nothing(
     tracking: str, trained: Callable[[str], Path], evaluated: Callable[[str], Path], tmp_path: Path
 ) -> None:
     evaluation = json.loads((evaluated("sst2") / "manifest.json").read_text())
-    with Artifact(tmp_path / "e", "evaluate", {}, evaluation["inputs"]).building() as folder:
+    with Artifact(tmp_path / "e", "evaluate", {}, evaluation["inputs"], evaluation["origins"]).building() as folder:
         shutil.copytree(evaluated("sst2"), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
         examples = json.loads((folder / "examples.json").read_text())
         examples["answers"][0]["score"] += 0.1

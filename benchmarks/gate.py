@@ -1,0 +1,141 @@
+"""How often does the gate err? It must stop a model that is worse by the margin, and let one pass that is as good.
+
+    python benchmarks/gate.py [--simulations N]
+
+Answers of two models to the same rows are drawn from a joint distribution whose true scores are known, again and again, and the
+gate compares them. A challenger that is truly worse by the margin should pass in at most 5 % of the simulations, one that is as
+good in at least 90 %, on as many rows as the gate itself recommends for models that disagree this much. Prints a table; writes
+gate.json and gate.png.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import bars, save, spread
+from scipy import optimize
+from tqdm import tqdm
+
+from components import cli
+from components.errors import UserError
+from components.evaluate.intervals import OF_MATRICES
+from components.register.gate import compare
+from components.tasks import TASKS, Task
+
+CASES = [
+    ("sst2", 0.92, 0.04, 0.01),
+    ("sst2", 0.92, 0.08, 0.02),
+    ("rte", 0.70, 0.12, 0.03),
+    ("mnli", 0.84, 0.08, 0.01),
+    ("mrpc", 0.88, 0.06, 0.02),
+    ("cola", 0.82, 0.06, 0.03),
+    ("stsb", 0.88, 0.05, 0.01),
+]
+"""Task, accuracy (for scores: correlation) of the champion, share of rows where they disagree (for scores: of the error that is
+their own), margin.
+"""
+SMALL = 300
+PRIORS = {"cola": (0.3, 0.7), "mrpc": (0.32, 0.68)}
+TRIALS_AT_FIRST = 20
+
+
+def gate(*, output_dir: Path = Path("build/gate"), simulations: int = 1000, tasks: list[str] = []) -> None:
+    """Simulate models that should pass, and models that should not.
+
+    Args:
+        output_dir: Folder for the results.
+        simulations: Comparisons a case; for stsb, whose ranks take time, a fifth of it.
+        tasks: Only these; empty for all.
+    """
+    if simulations < 1:
+        raise UserError("simulations must be 1 or more")
+    chosen = [case for case in CASES if not tasks or case[0] in tasks]
+    print(f"{'task':6} {'margin':>6} {'rows':>6}   {'truth':20} passed")
+    results: list[dict[str, Any]] = []
+    passed: dict[str, dict[str, dict[str, float]]] = {}
+    for name, level, disagreement, margin in chosen:
+        task = TASKS[name]
+        runs = max(1, simulations // 5) if task.is_regression else simulations
+        equal, worse = (Truth(task, level, disagreement, loss) for loss in (0.0, margin))
+        random = np.random.default_rng(0)
+        rows = int(np.median([_recommended(equal, SMALL * 5, margin, random) for _ in range(TRIALS_AT_FIRST)]))
+        for truth, size, label in (
+            (equal, rows, "as good"),
+            (worse, rows, "worse by the margin"),
+            (worse, SMALL, "worse by the margin"),
+        ):
+            bar = tqdm(range(runs), desc=f"{name}, {label}", unit=" simulations", disable=None, leave=False)
+            share = float(np.mean([_passes(truth, size, margin, random) for _ in bar]))
+            print(f"{name:6} {margin:6.2f} {size:6}   {label:20} {share:.1%}")
+            results.append({"task": name, "margin": margin, "rows": size, "truth": label, "passed": share, "simulations": runs})
+            passed.setdefault(f"{name}, margin {margin:g}, {size} rows", {})[label] = spread([100 * share])
+    save(output_dir, "gate", {"cases": results})
+    bars(output_dir / "gate.png", "the gate, simulated", "passed, % of the simulations", passed)
+
+
+class Truth:
+    """Two models' answers to rows of a task, with true scores that are `loss` apart."""
+
+    def __init__(self, task: Task, level: float, disagreement: float, loss: float) -> None:
+        self.task, self.level, self.disagreement = task, level, disagreement
+        highest = 1.0 if task.is_regression else disagreement
+        self.shift = optimize.brentq(lambda shift: self._loss(shift) - loss, 0.0, highest * 0.999) if loss else 0.0
+
+    def draw(self, rows: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(rows,) labels, challenger's and champion's answers."""
+        if self.task.is_regression:
+            labels, shared, *own = random.standard_normal((4, rows))
+            noise = np.sqrt(1 / self.level**2 - 1)
+            common, alone = np.sqrt(1 - self.disagreement) * shared, np.sqrt(self.disagreement)
+            return (
+                labels,
+                labels + noise * (1 + self.shift) * (common + alone * own[0]),
+                labels + noise * (common + alone * own[1]),
+            )
+        joint = self._joint(self.shift)
+        cells = random.choice(joint.size, rows, p=joint.ravel())
+        labels, challenger, champion = np.unravel_index(cells, joint.shape)
+        return labels, challenger, champion
+
+    def _joint(self, shift: float) -> np.ndarray:
+        """(label, challenger, champion) chances: both right, one of them, or neither, with the same wrong answer."""
+        classes = self.task.num_outputs
+        priors = PRIORS.get(self.task.name, (1 / classes,) * classes)
+        only_one = self.disagreement / 2
+        joint = np.zeros((classes,) * 3)
+        for label, prior in enumerate(priors):
+            wrong = [number for number in range(classes) if number != label]
+            for number in wrong:
+                joint[label, number, label] = prior * (only_one + shift / 2) / len(wrong)
+                joint[label, label, number] = prior * (only_one - shift / 2) / len(wrong)
+                joint[label, number, number] = prior * (1 - self.level - only_one + shift / 2) / len(wrong)
+            joint[label, label, label] = prior - joint[label].sum()
+        return joint
+
+    def _loss(self, shift: float) -> float:
+        """True score of the champion minus that of the challenger."""
+        if self.task.is_regression:
+            noise = np.sqrt(1 / self.level**2 - 1)
+            correlations = [1 / np.sqrt(1 + part**2) for part in (noise, noise * (1 + shift))]
+            # Spearman's of two normal variables whose Pearson's is r: 6/pi * asin(r/2)
+            scores = [(pearson + 6 / np.pi * np.arcsin(pearson / 2)) / 2 for pearson in correlations]
+            return float(scores[0] - scores[1])
+        many = np.rint(self._joint(shift) * 10**9)[None]
+        return float(np.mean([OF_MATRICES[name](many.sum(2)) - OF_MATRICES[name](many.sum(3)) for name in self.task.metrics]))
+
+
+def _comparison(truth: Truth, rows: int, margin: float, random: np.random.Generator) -> dict[str, Any]:
+    labels, challenger, champion = truth.draw(rows, random)
+    return compare(truth.task, {"validation": (labels, challenger)}, {"validation": (labels, champion)}, margin)
+
+
+def _passes(truth: Truth, rows: int, margin: float, random: np.random.Generator) -> bool:
+    return bool(_comparison(truth, rows, margin, random)["low"] > -margin)
+
+
+def _recommended(truth: Truth, rows: int, margin: float, random: np.random.Generator) -> int:
+    return int(_comparison(truth, rows, margin, random)["recommended_rows"])
+
+
+if __name__ == "__main__":
+    cli.run(gate, "python benchmarks/gate.py")

@@ -1,0 +1,91 @@
+"""What an artifact was made of, and by what: the part of a manifest that lineage is read from.
+
+Where the pieces lie may change and decides no content: none of this is in a digest or in a cache key.
+"""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "scikit-learn", "mlflow", "kfp", "numpy")
+INJECTED: Mapping[str, str] = {
+    "PIPELINE_RUN_ID": "pipeline_run_id",
+    "PIPELINE_TASK_ID": "pipeline_task_id",
+    "KFP_POD_NAME": "pod_name",
+    "KFP_POD_UID": "pod_uid",
+    "JOB_NAME": "job_name",
+    "JOB_UID": "job_uid",
+    "IMAGE": "image",
+    "GIT_COMMIT": "commit",
+}
+"""Environment variable -> its name in a manifest: set by our components, by Kubeflow, by the launcher, by the image."""
+
+Origin = dict[str, Any]
+"""{"uri": where it lay, "manifest": its own} for an output of ours, {"uri": ..., "files": {path: sha256}} for other files."""
+
+
+def set_run(pipeline_run_id: str, pipeline_task_id: str) -> None:
+    """What is made from here on, in this process and in those that it starts, is made for this task of this pipeline run."""
+    os.environ |= {"PIPELINE_RUN_ID": pipeline_run_id, "PIPELINE_TASK_ID": pipeline_task_id}
+
+
+def made_by() -> dict[str, Any]:
+    """When, where and by what: {"created", "host", "hardware", "commit", and what of INJECTED there is}."""
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": platform.node(),
+        "hardware": _hardware(),
+        **({"commit": commit} if (commit := _commit()) else {}),
+        **injected(),
+    }
+
+
+def injected() -> dict[str, str]:
+    """What of INJECTED there is, by its name in a manifest."""
+    return {name: os.environ[variable] for variable, name in INJECTED.items() if os.environ.get(variable)}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that decide what comes out."""
+    installed = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            installed[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def _hardware() -> dict[str, Any]:
+    """Of this host; of GPUs only where torch is loaded, as it is in every stage that uses them."""
+    hardware: dict[str, Any] = {
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        hardware["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return hardware
+
+
+@functools.cache
+def _commit() -> str:
+    """Of the checkout that this code runs from; '' outside one. The code's own digest tells of changes after it."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()

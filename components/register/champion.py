@@ -1,0 +1,80 @@
+"""The registry's side of the gate: who is champion, on what it was measured, and giving the place to another."""
+
+import tempfile
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from components.artifacts import read_manifest
+from components.errors import UserError
+from components.register.gate import Decision, Limits, decide
+from components.register.stage import CHAMPION
+
+EVALUATION = "evaluation"
+"""Folder of a version's run that holds what components.evaluate wrote."""
+ATTEMPTS = 20
+
+
+def champion_of(client: mlflow.MlflowClient, name: str) -> str:
+    """The champion's version; '' where there is none."""
+    try:
+        return str(client.get_model_version_by_alias(name, CHAMPION).version)
+    except MlflowException as error:
+        # Servers differ in what they call an alias that is not there.
+        if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
+            return ""
+        raise
+
+
+def judge(client: mlflow.MlflowClient, name: str, version: str, limits: Limits) -> Decision:
+    """The gate's decision on a version, against the champion of now, by what the registry holds of both."""
+    champion = champion_of(client, name)
+    if champion == version:
+        return Decision(True, ["it is the champion"], limits, champion)
+    with tempfile.TemporaryDirectory() as folder:
+        challenger = fetch_evaluation(client, name, version, Path(folder) / "challenger")
+        if not champion:
+            return decide(challenger, None, limits)
+        try:
+            rival = fetch_evaluation(client, name, champion, Path(folder) / "champion")
+        except UserError as error:
+            return Decision(False, [f"not comparable with the champion: {error}"], limits, champion)
+        return decide(challenger, rival, limits, champion)
+
+
+def crown(client: mlflow.MlflowClient, name: str, version: str, limits: Limits) -> Decision:
+    """Make the version champion if it passes the gate; again, where another became champion while it was being judged."""
+    for _ in range(ATTEMPTS):
+        decision = judge(client, name, version, limits)
+        if not decision.promote or decision.champion == version:
+            return decision
+        if champion_of(client, name) == decision.champion:  # MLflow has no compare-and-set: the rest of the gap is this line
+            client.set_registered_model_alias(name, CHAMPION, version)
+            return decision
+    raise UserError(f"the champion of {name} changed {ATTEMPTS} times while version {version} was judged: promote it later")
+
+
+def fetch_evaluation(client: mlflow.MlflowClient, name: str, version: str, folder: Path) -> Path:
+    """The evaluation that was stored with a version, every file checked.
+
+    Raises:
+        UserError: it has none, or one that is damaged.
+    """
+    run_id = client.get_model_version(name, version).run_id
+    try:
+        there = client.list_artifacts(run_id, EVALUATION) if run_id else []
+    except MlflowException:  # the run was deleted
+        there = []
+    if not there:
+        raise UserError(f"version {version} of {name} has no evaluation in its run")
+    return fetch(f"runs:/{run_id}/{EVALUATION}", folder, "evaluate")
+
+
+def fetch(uri: str, folder: Path, stage: str) -> Path:
+    """Download what `stage` wrote, and check every file."""
+    folder.mkdir(parents=True)
+    fetched = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    read_manifest(fetched, stage)
+    return fetched
