@@ -235,13 +235,17 @@ trained: Any
 """The fine-tuned model: a folder with safetensors weights, tokenizer, metrics.jsonl and a manifest."""
 
 evaluation: Any
-"""The evaluation: a folder with metrics.json, predictions.parquet, report.html and a manifest."""
+"""The evaluation: a folder with metrics.json, predictions.parquet, errors.json, report.html, summary.md, figures and a
+manifest."""
 
 metrics: Any
 """The task's metrics, the score, and the baselines' scores."""
 
 confusion: Any
-"""Confusion matrix on the first validation split; empty for a regression."""
+"""Confusion matrix on the first validation split, and of a task with two labels its ROC curve; empty for a regression."""
+
+summary: Any
+"""The report in a screen of Markdown."""
 
 card: Any
 """The model card: what it is, how good, what the gate said, what it was made of."""

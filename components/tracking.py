@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 
 from components.artifacts import Manifest
 from components.errors import TryAgainError, UserError
 
 PIPELINE_RUN_TAG = "kfp.pipeline_run_id"
+DATASET_DIGEST = 36  # characters that MLflow keeps of it
 METRICS_AT_ONCE = 1000  # what the server takes in one request
 POLL_SECONDS = 2.0
 
@@ -114,16 +115,26 @@ class StageRun:
             self.client.set_tag(self.run_id, f"digest.{name}", digest)
         self.client.log_dict(self.run_id, manifest, f"{manifest['stage']}/manifest.json")
 
-    def log_file(self, path: Path) -> None:
-        """On this run, and on the pipeline's."""
-        for run_id in filter(None, (self.run_id, self.parent_id)):
-            self.client.log_artifact(run_id, str(path))
+    def log_dataset(self, name: str, uri: str, digest: str, context: str) -> Dataset:
+        """A dataset as an input of this run; `context` says for what: training, evaluation.  digest: sha256, in hex."""
+        source = json.dumps({"uri": uri})
+        dataset = Dataset(name, digest[:DATASET_DIGEST], uri.partition("://")[0] if "://" in uri else "local", source)
+        tags = [InputTag("mlflow.data.context", context), InputTag("sha256", digest)]
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+        return dataset
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """On this run, and on the pipeline's."""
+    def log_folder(self, folder: Path, *on_parent: str) -> None:
+        """All its files on this run; the files named, on the pipeline's too."""
+        self.client.log_artifacts(self.run_id, str(folder))
+        for name in on_parent if self.parent_id else ():
+            self.client.log_artifact(self.parent_id, str(folder / name))
+
+    def log_metrics(self, metrics: Mapping[str, float], dataset: Dataset | None = None) -> None:
+        """On this run, and on the pipeline's; measured on `dataset`."""
         now = int(time.time() * 1000)
+        on = {"dataset_name": dataset.name, "dataset_digest": dataset.digest} if dataset else {}
         for run_id in filter(None, (self.run_id, self.parent_id)):
-            self.client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+            self.client.log_batch(run_id, metrics=[Metric(name, value, now, 0, **on) for name, value in metrics.items()])
 
     @contextmanager
     def following(self, output_dir: Path, file: str) -> Iterator[None]:

@@ -85,10 +85,10 @@ def tracking(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     import mlflow
 
     previous = mlflow.get_tracking_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)  # first: MLflow sets it too, and would leave it set
     mlflow.set_tracking_uri(mlflow_uri)
     experiment = mlflow.MlflowClient().get_experiment_by_name("adapt")
     assert experiment is not None
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment.experiment_id)
     yield mlflow_uri
     assert mlflow.active_run() is None

@@ -26,6 +26,11 @@ def runs_of(pipeline_run_id: str) -> dict[str, mlflow.entities.Run]:
     return {run.info.run_name: run for run in found}
 
 
+def inputs_of(run: mlflow.entities.Run) -> list[mlflow.entities.DatasetInput]:
+    assert run.inputs
+    return run.inputs.dataset_inputs
+
+
 def test_stages_are_nested_in_one_run_that_ends_with_the_last(tokenized: Callable[[str], Path]) -> None:
     manifest = json.loads((tokenized("sst2") / "manifest.json").read_text())
     with stage_run("tokenize", pipeline_run_id="p1", experiment="adapt") as run:
@@ -41,6 +46,33 @@ def test_stages_are_nested_in_one_run_that_ends_with_the_last(tokenized: Callabl
     assert runs["tokenize"].data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert runs["tokenize"].data.params["source"] == "sample"
     assert runs["tokenize"].data.tags["digest.output"] == manifest["digest"]
+
+
+def test_metrics_are_logged_with_the_dataset_they_were_measured_on() -> None:
+    digest = "0123456789abcdef" * 4
+    with stage_run("evaluate", pipeline_run_id="p7", experiment="adapt") as run:
+        dataset = run.log_dataset("sst2", "s3://bucket/dataset", digest, "evaluation")
+        run.log_metrics({"score": 0.5}, dataset)
+    runs = runs_of("p7")
+    assert runs["evaluate"].data.metrics == runs["p7"].data.metrics == {"score": 0.5}
+    (logged,) = inputs_of(runs["evaluate"])
+    assert (logged.dataset.name, logged.dataset.digest, logged.dataset.source_type) == ("sst2", digest[:36], "s3")
+    assert json.loads(logged.dataset.source) == {"uri": "s3://bucket/dataset"}
+    assert {tag.key: tag.value for tag in logged.tags} == {"mlflow.data.context": "evaluation", "sha256": digest}
+    assert inputs_of(runs["p7"]) == []
+
+
+def test_a_folder_is_logged_whole_and_what_is_named_on_the_parent_too(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    for name in ("report.html", "predictions.parquet", "figures/roc.svg"):
+        (tmp_path / name).write_text(name)
+    with stage_run("evaluate", pipeline_run_id="p8", experiment="adapt") as run:
+        run.log_folder(tmp_path, "report.html")
+    client, runs = mlflow.MlflowClient(), runs_of("p8")
+    stage, parent = (runs[name].info.run_id for name in ("evaluate", "p8"))
+    assert {file.path for file in client.list_artifacts(stage)} == {"report.html", "predictions.parquet", "figures"}
+    assert [file.path for file in client.list_artifacts(stage, "figures")] == ["figures/roc.svg"]
+    assert [file.path for file in client.list_artifacts(parent)] == ["report.html"]
 
 
 def test_a_failed_stage_fails_the_pipeline_run() -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from components.evaluate.curves import curves
 from components.evaluate.metrics import confusion_matrix, measure, score
 from components.tasks import Task
 
@@ -19,7 +20,7 @@ NUM_ERRORS = 10
 def describe(
     task: Task, labels: np.ndarray, predictions: np.ndarray, scores: np.ndarray, lengths: np.ndarray
 ) -> dict[str, Any]:
-    """What metrics.json says of a split: rows, metrics, slices, and for classes confusion_matrix and calibration."""
+    """What metrics.json says of a split: rows, metrics, slices; for classes confusion_matrix, calibration and curves."""
     described = {
         "rows": len(labels),
         "metrics": measure(task, labels, predictions),
@@ -28,6 +29,7 @@ def describe(
     if not task.is_regression:
         described["confusion_matrix"] = confusion_matrix(task, labels, predictions)
         described["calibration"] = calibration(labels, scores)
+        described |= curves(task, labels, scores)
     return described
 
 

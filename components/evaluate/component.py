@@ -1,7 +1,7 @@
-"""components.evaluate as a KFP component, with what the Kubeflow UI shows: metrics, confusion matrix, report."""
+"""components.evaluate as a KFP component, with what the Kubeflow UI shows: metrics, confusion matrix, ROC, summary, report."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output
 
 from components.image import IMAGE
 from components.parameters import documented
@@ -15,6 +15,7 @@ def evaluate(
     evaluation: Output[Artifact],
     metrics: Output[Metrics],
     confusion: Output[ClassificationMetrics],
+    summary: Output[Markdown],
     report: Output[HTML],
     robustness_rows: int,
     experiment: str,
@@ -30,7 +31,7 @@ def evaluate(
 
     from components.artifacts import lineage
     from components.errors import exit_codes
-    from components.evaluate.stage import METRICS, REPORT, evaluate, flat, plan
+    from components.evaluate.stage import METRICS, REPORT, SUMMARY, evaluate, flat, plan
     from components.provenance import set_run
     from components.tasks import Task
 
@@ -54,17 +55,24 @@ def evaluate(
             ) as run:
                 manifest = evaluate(**arguments)
                 run.log_manifest(manifest)
-                run.log_metrics(flat(json.loads((folder / METRICS).read_text())))
-                run.log_file(folder / REPORT)
+                results = json.loads((folder / METRICS).read_text())
+                data = run.log_dataset(results["task"], dataset.uri, manifest["inputs"]["data"], "evaluation")
+                run.log_metrics(flat(results), data)
+                run.log_folder(folder, REPORT, SUMMARY)
                 evaluation.metadata["mlflow_run_id"] = run.run_id
         evaluation.metadata.update(lineage(manifest))
         results = json.loads((folder / METRICS).read_text())
         for name, value in flat(results).items():
             metrics.log_metric(name, value)
         Path(metrics.path).write_text(json.dumps(flat(results)))  # KFP's local cache wants a file of every artifact
-        matrix = next(iter(results["splits"].values())).get("confusion_matrix")
-        if matrix:
-            confusion.log_confusion_matrix(list(Task.read(Path(dataset.path)).label_names), matrix)
-        Path(confusion.path).write_text(json.dumps(matrix))
+        first = next(iter(results["splits"].values()))
+        labels = list(Task.read(Path(dataset.path)).label_names)
+        if labels:
+            confusion.log_confusion_matrix(labels, first["confusion_matrix"])
+        if len(labels) == 2 and "curves" in first:  # the UI has room for one curve
+            roc = first["curves"][labels[1]]["roc"]
+            confusion.log_roc_curve(roc["false_positive_rate"], roc["true_positive_rate"], roc["threshold"])
+        Path(confusion.path).write_text(json.dumps(confusion.metadata))
+        shutil.copyfile(folder / SUMMARY, summary.path)
         shutil.copyfile(folder / REPORT, report.path)
         return float(results["score"])

@@ -15,7 +15,7 @@ def _correlation(function: Callable[..., tuple[float, float]]) -> Metric:
     def correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
         if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
             return 0.0  # not defined for a constant; it certainly predicts nothing
-        return float(function(labels, predictions)[0])
+        return float(function(labels.astype(np.float64), predictions.astype(np.float64))[0])  # not in their own float32
 
     return correlation
 

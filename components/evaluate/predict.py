@@ -6,6 +6,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from components.errors import UserError
 from components.tasks import Task
 from components.train.data import Split
 from components.train.packing import is_packed
@@ -14,7 +15,11 @@ BATCH_SIZE = 64
 
 
 def predict(model: PreTrainedModel, rows: Split, pad_id: int, task: Task, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, outputs) probabilities or scores, and (rows,) class numbers or scores."""
+    """(rows, outputs) probabilities or scores, and (rows,) class numbers or scores.
+
+    Raises:
+        UserError: some are not finite.
+    """
     order = rows.lengths.argsort(descending=True, stable=True)
     outputs = torch.empty(len(rows), task.num_outputs)
     device = next(model.parameters()).device
@@ -24,6 +29,8 @@ def predict(model: PreTrainedModel, rows: Split, pad_id: int, task: Task, split:
             logits: Tensor = model(input_ids=batch.input_ids, **batch.context).logits
             outputs[piece] = (logits if task.is_regression else logits.softmax(-1)).float().cpu()
             bar.update(len(piece))
+    if not outputs.isfinite().all():
+        raise UserError(f"the model answers {split} with NaN: it has diverged; train it again with a lower learning_rate")
     return outputs.numpy(), answers(outputs.numpy(), task)
 
 

@@ -21,6 +21,8 @@ METRICS = "metrics.json"
 TRAINING_METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.parquet"
 REPORT = "report.html"
+SUMMARY = "summary.md"
+FIGURES = "figures"
 ERRORS = "errors.json"
 
 
@@ -30,9 +32,10 @@ def evaluate(
 ) -> Manifest:
     """Measure a model that components.train wrote, in fp32.
 
-    Writes metrics.json (score, every metric, their 95 % intervals, confusion matrices, calibration, slices, the score under
-    noise, baselines), predictions.parquet (split, idx, label, prediction, scores: class probabilities, or the one score of a
-    regression), errors.json (the surest wrong answers with their texts), report.html, examples.json and manifest.json.
+    Writes metrics.json (score, every metric, their 95 % intervals, confusion matrices, ROC and precision-recall curves,
+    calibration, slices, the score under noise, baselines), predictions.parquet (split, idx, label, prediction, scores: class
+    probabilities, or the one score of a regression), errors.json (the surest wrong answers with their texts), report.html,
+    summary.md, figures/*.svg, examples.json and manifest.json.
     """
     artifact = plan(model_dir, data_dir, output_dir, robustness_rows)
     if manifest := artifact.cached():
@@ -54,7 +57,9 @@ def evaluate(
 
     from components.evaluate.analysis import describe, texts_of, worst
     from components.evaluate.baselines import baselines
+    from components.evaluate.figures import draw, write_figures
     from components.evaluate.intervals import interval, resample
+    from components.evaluate.markdown import write_summary
     from components.evaluate.metrics import score
     from components.evaluate.predict import predict
     from components.evaluate.report import write_report
@@ -92,13 +97,16 @@ def evaluate(
         results["baselines"] = baselines(task, data_dir, splits[0])
         predicted = pa.concat_tables(tables)
         pq.write_table(predicted, folder / PREDICTIONS, compression="zstd")
-        (folder / METRICS).write_text(json.dumps(results, indent=1) + "\n")
+        (folder / METRICS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
         (folder / ERRORS).write_text(json.dumps(errors, indent=1) + "\n")
         examples = _answered(json.loads((data_dir / EXAMPLES).read_text()), predicted, task)
         (folder / EXAMPLES).write_text(json.dumps(examples, indent=1) + "\n")
         training = [json.loads(line) for line in (model_dir / TRAINING_METRICS).read_text().splitlines()]
         manifests = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
-        write_report(folder / REPORT, task, results, predicted, examples, errors, training, *manifests)
+        plots = draw(task, results, predicted, training)
+        write_figures(folder / FIGURES, plots)
+        write_report(folder / REPORT, task, results, plots, examples, errors, *manifests)
+        write_summary(folder / SUMMARY, task, results, errors, *manifests)
     for line in summary(results):
         print(line, flush=True)
     return artifact.manifest()
@@ -122,6 +130,7 @@ def flat(results: dict[str, Any]) -> dict[str, float]:
         numbers |= {f"{split}_{name}": value for name, value in result["metrics"].items()}
         noisy = result.get("robustness", {})
         numbers |= {f"{split}_{name.replace(' ', '_')}": value for name, value in noisy.items() if name != "clean"}
+        numbers |= {f"{split}_{name}": result[name] for name in ("auc", "average_precision") if name in result}
         if "calibration" in result:
             numbers[f"{split}_ece"] = result["calibration"]["ece"]
     return numbers | {f"baseline_{name}": value for name, value in results["baselines"].items()}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from components.evaluate.analysis import NUM_ERRORS, calibration, slices, texts_of, worst
 from components.models import load_tokenizer
@@ -27,6 +28,24 @@ def test_a_model_that_is_as_sure_as_it_is_right_is_calibrated() -> None:
     labels = (random.uniform(size=200_000) < positive).astype(int)
     assert calibration(labels, binary(*positive))["ece"] < 0.005
     assert calibration(labels, binary(*(positive > 0.5).astype(float)))["ece"] == pytest.approx(0.25, abs=0.01)
+
+
+def test_the_calibration_error_is_that_of_scipys_bins() -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet([1, 1, 1], size=500)
+    labels = random.integers(3, size=500)
+    confidence, right = probabilities.max(1), (probabilities.argmax(1) == labels).astype(float)
+
+    def in_bins(values: np.ndarray, statistic: str) -> np.ndarray:
+        found: np.ndarray = stats.binned_statistic(confidence, values, statistic, bins=10, range=(0, 1)).statistic
+        return found
+
+    rows, sure, share = in_bins(right, "count"), in_bins(confidence, "mean"), in_bins(right, "mean")
+    found = calibration(labels, probabilities)
+    assert [bin["rows"] for bin in found["bins"]] == rows[rows > 0].tolist()
+    assert [bin["confidence"] for bin in found["bins"]] == pytest.approx(sure[rows > 0].tolist(), abs=1e-14)
+    assert [bin["accuracy"] for bin in found["bins"]] == pytest.approx(share[rows > 0].tolist(), abs=1e-14)
+    assert found["ece"] == pytest.approx(np.nansum(rows * np.abs(share - sure)) / 500, abs=1e-14)
 
 
 def test_slices_cover_every_row_once() -> None:

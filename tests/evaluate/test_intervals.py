@@ -47,6 +47,24 @@ def test_a_constant_answer_has_an_interval_without_nan() -> None:
     assert interval(resample(TASKS["cola"], np.array([0, 1, 1]), np.ones(3, np.int64))["matthews_correlation"]) == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+def test_an_interval_is_made_of_percentiles(confidence: float) -> None:
+    values = np.random.default_rng(0).normal(size=1001)
+    outside = 50 * (1 - confidence)
+    wanted = [stats.scoreatpercentile(values, outside), stats.scoreatpercentile(values, 100 - outside)]
+    assert interval(values, confidence) == pytest.approx(wanted, abs=1e-14)
+
+
+def test_the_bootstrap_is_that_of_scipy() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(2, size=300)
+    predictions = np.where(random.uniform(size=300) < 0.8, labels, 1 - labels)
+    ours = interval(resample(task("accuracy", 2), labels, predictions, 20_000)["accuracy"])
+    right = (labels == predictions).astype(float)
+    scipys = stats.bootstrap((right,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1))
+    assert ours == pytest.approx([*scipys.confidence_interval], abs=0.004)  # a row is 0.0033
+
+
 COVERAGE = [("accuracy", 872), ("f1", 408), ("matthews_correlation", 1043)]
 
 

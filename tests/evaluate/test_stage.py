@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -29,6 +30,8 @@ def test_predictions_and_metrics_agree(evaluated: Callable[[str], Path], task: s
             assert (scores.argmax(1) == rows["prediction"]).all()
             assert np.sum(result["confusion_matrix"]) == 50
             assert sum(bin["rows"] for bin in result["calibration"]["bins"]) == 50
+            assert set(result["curves"]) == set(TASKS[task].label_names[1 if len(TASKS[task].label_names) == 2 else 0 :])
+            assert {f"{split}_auc", f"{split}_average_precision", f"{split}_ece"} < set(flat(results))
         else:
             assert "confusion_matrix" not in result
         for name, (low, high) in result["intervals"].items():
@@ -49,6 +52,23 @@ def test_errors_are_wrong_answers_with_their_texts(evaluated: Callable[[str], Pa
     assert all(" | " in error["text"] for error in errors)
     off = [abs(error["label"] - error["prediction"]) for error in json.loads((evaluated("stsb") / "errors.json").read_text())]
     assert off == sorted(off, reverse=True)
+
+
+def test_a_model_that_has_diverged_is_not_measured(
+    trained: Callable[[str], Path], tokenized: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from components.artifacts import Artifact
+
+    with Artifact(tmp_path / "m", "train", {}, {}).building() as folder:
+        shutil.copytree(trained("sst2"), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+        weights = load_file(folder / "model.safetensors")
+        weights["classifier.bias"].fill_(float("nan"))
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="it has diverged"):
+        evaluate(model_dir=tmp_path / "m", data_dir=tokenized("sst2"), output_dir=tmp_path / "e")
+    assert not (tmp_path / "e").exists()
 
 
 def test_noise_may_be_left_out(tokenized: Callable[[str], Path], trained: Callable[[str], Path], tmp_path: Path) -> None:
@@ -99,7 +119,7 @@ def test_the_report_needs_nothing_else_and_shows_the_score(evaluated: Callable[[
     assert not re.search(r"url\((?!#)", html)
     results = json.loads((evaluated(task) / "metrics.json").read_text())
     assert f"{results['score']:.4f}" in page.text
-    assert html.count("<svg") == {"mnli": 4, "stsb": 3}[task]  # training, confidence and calibration or scatter, noise
+    assert html.count("<svg") == {"mnli": 6, "stsb": 3}[task]
     assert "Worst errors" in page.text
     assert ("calibration error" in page.text) == (task == "mnli")
     low, high = results["interval"]

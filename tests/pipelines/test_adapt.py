@@ -123,6 +123,7 @@ def test_artifacts_have_their_types(compiled: dict[str, Any]) -> None:
         "evaluation": "system.Artifact",
         "metrics": "system.Metrics",
         "confusion": "system.ClassificationMetrics",
+        "summary": "system.Markdown",
         "report": "system.HTML",
         "card": "system.Markdown",
     }

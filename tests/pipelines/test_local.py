@@ -1,5 +1,6 @@
 """The whole pipeline on this machine, through the command a user types."""
 
+import json
 import os
 import re
 import signal
@@ -55,6 +56,26 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     assert version.run_id == runs["register"].info.run_id
     assert version.tags["digest.data"] == runs["tokenize"].data.tags["digest.output"]
     assert version.tags["digest.model"] == runs["train"].data.tags["digest.output"]
+
+    told = json.loads(next(tmp_path.glob("*/*/evaluate/executor_output.json")).read_text(), parse_constant=pytest.fail)
+    artifacts = {name: each["artifacts"][0] for name, each in told["artifacts"].items()}
+    assert set(artifacts) == {"evaluation", "metrics", "confusion", "summary", "report"}
+    assert all(Path(each["uri"]).exists() for each in artifacts.values())
+    matrix, curve = (artifacts["confusion"]["metadata"][name] for name in ("confusionMatrix", "confidenceMetrics"))
+    assert [each["displayName"] for each in matrix["annotationSpecs"]] == ["entailment", "not_entailment"]
+    assert sum(sum(row["row"]) for row in matrix["rows"]) == 30
+    assert [curve[0][name] for name in ("falsePositiveRate", "recall")] == [0, 0]
+    assert [curve[-1][name] for name in ("falsePositiveRate", "recall")] == [1, 1]
+    assert all(0 <= value <= 1.001 for point in curve for value in point.values())
+    assert artifacts["metrics"]["metadata"]["validation_auc"] == runs["evaluate"].data.metrics["validation_auc"]
+    assert Path(artifacts["summary"]["uri"]).read_text().startswith("# rte, fine-tuned from tiny\n")
+
+    logged = {file.path for file in client.list_artifacts(runs["evaluate"].info.run_id)}
+    assert {"report.html", "summary.md", "errors.json", "predictions.parquet", "figures"} < logged
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"report.html", "summary.md"}
+    assert runs["evaluate"].inputs
+    (measured_on,) = runs["evaluate"].inputs.dataset_inputs
+    assert {tag.key: tag.value for tag in measured_on.tags}["sha256"] == runs["tokenize"].data.tags["digest.output"]
 
     again = run_module(
         "pipelines.local", *SMALL, "--task", "rte", "--num-epochs", 1, "--num-processes", 2, "--runs-dir", tmp_path
