@@ -24,30 +24,30 @@ def promote(
     Raises:
         UserError: no such version, or the gate refuses it; then nothing changes but the version's tags, which say so.
     """
-    found = URI.fullmatch(model_uri)
-    if not found:
-        raise UserError(f"model_uri is '{model_uri}': give models:/NAME/VERSION or models:/NAME@ALIAS")
-    name, version, alias = found.groups()
+    check_uri(model_uri)
 
     import mlflow  # seconds, as are the next two
-    from mlflow.exceptions import MlflowException
 
-    from components.register.champion import crown
+    from components.register.champion import crown, find_version
     from components.register.gate import Limits
     from components.register.stage import record
 
     limits = Limits(champion_margin, champion_min_score, champion_min_robustness)
     client = mlflow.MlflowClient()
-    try:
-        there = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
-    except MlflowException as error:
-        if "API request to" in str(error):
-            raise
-        raise UserError(f"{mlflow.get_registry_uri()} has no {model_uri}") from None
-    version = str(there.version)
+    there = find_version(client, model_uri)
+    name, version = there.name, str(there.version)
     decision = crown(client, name, version, limits)
     record(client, name, version, decision)
     if not decision.promote:
         raise UserError(f"{name} version {version} {decision}")
     print(f"champion: {name} version {version} as models:/{name}@champion: {'; '.join(decision.reasons)}", flush=True)
     return "; ".join(decision.reasons)
+
+
+def check_uri(model_uri: str) -> tuple[str, str | None, str | None]:
+    """(name, version, alias), one of the last two; UserError where it has another form."""
+    found = URI.fullmatch(model_uri)
+    if not found:
+        raise UserError(f"model_uri is '{model_uri}': give models:/NAME/VERSION or models:/NAME@ALIAS")
+    name, version, alias = found.groups()
+    return name, version, alias

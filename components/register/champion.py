@@ -4,17 +4,32 @@ import tempfile
 from pathlib import Path
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from components.artifacts import read_manifest
 from components.errors import UserError
+from components.promote.stage import check_uri
 from components.register.gate import Decision, Limits, decide
 from components.register.stage import CHAMPION
 
 EVALUATION = "evaluation"
 """Folder of a version's run that holds what components.evaluate wrote."""
 ATTEMPTS = 20
+
+
+def find_version(client: mlflow.MlflowClient, model_uri: str) -> ModelVersion:
+    """The version that models:/NAME/VERSION or models:/NAME@ALIAS names; UserError where there is none."""
+    name, version, alias = check_uri(model_uri)
+    try:
+        if alias:
+            return client.get_model_version_by_alias(name, alias)
+        return client.get_model_version(name, str(version))
+    except MlflowException as error:
+        if "API request to" in str(error):  # the server is away
+            raise
+        raise UserError(f"the registry at {mlflow.get_registry_uri()} has no {model_uri}") from None
 
 
 def champion_of(client: mlflow.MlflowClient, name: str) -> str:

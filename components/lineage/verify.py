@@ -1,0 +1,115 @@
+"""Is everything that a version was made of still what it was? Whatever can be reached is fetched and hashed again."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from tqdm import tqdm
+
+from components.artifacts import FILE, combined_digest, file_digest
+from components.lineage.tree import Node
+
+State = Literal["same", "changed", "gone", "out of reach"]
+TAGS = {"evaluation": "digest.evaluation", "model": "digest.model", "data": "digest.data"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.  detail: what differs, or why it could not be looked at."""
+
+    item: str
+    state: State
+    detail: str = ""
+
+
+def verify_tree(version: ModelVersion, tree: Node) -> Iterator[Finding]:
+    """Every file of every node, where it lay and as MLflow stores it, and that the nodes name each other by their digests."""
+    yield from _chain(version, tree)
+    nodes = {node.kind: node for node in tree.walk()}
+    with tempfile.TemporaryDirectory() as folder:
+        stored = {"evaluation": nodes["evaluation"].uri, "model": tree.uri}
+        for kind, uri in stored.items():
+            yield from _stored(nodes[kind], uri, Path(folder) / kind)
+    for node in tree.walk():
+        if node.kind not in ("version", "evaluation"):  # the evaluation has been fetched from where it lies
+            yield from _in_place(node)
+
+
+def _chain(version: ModelVersion, tree: Node) -> Iterator[Finding]:
+    """The manifests, against themselves, against each other and against the version's tags."""
+    for node in tree.walk():
+        if not node.manifest:
+            continue
+        item = f"{node.kind}: manifest"
+        told = {child.digest for child in node.children}
+        expected = set(node.manifest["inputs"].values())
+        if combined_digest(node.files) != node.digest:
+            yield Finding(item, "changed", "its digest is not that of its files")
+        elif version.tags.get(TAGS[node.kind]) != node.digest:
+            yield Finding(item, "changed", f"the version's tag {TAGS[node.kind]} names another digest")
+        elif told != expected:
+            yield Finding(item, "changed", "the manifests of its inputs are not those that it was made of")
+        else:
+            yield Finding(item, "same")
+    for node in tree.walk():
+        if not node.manifest and node.files and combined_digest(node.files) != node.digest:
+            yield Finding(f"{node.kind}: list of files", "changed", "their digests do not make the digest that was recorded")
+
+
+def _stored(node: Node, uri: str, folder: Path) -> Iterator[Finding]:
+    """What MLflow holds of it."""
+    folder.mkdir()
+    try:
+        fetched = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        yield Finding(f"{node.kind}: {uri}", "gone", " ".join(str(error).split())[:160])
+        return
+    if node.kind == "model":  # among the files that MLflow adds
+        places = sorted(fetched.glob(f"artifacts/*/{FILE}"))
+        if not places:
+            yield Finding(f"model: {uri}", "gone", f"no artifacts/*/{FILE}")
+            return
+        fetched = places[0].parent
+    yield from _files(node.kind, uri, fetched, node.files)
+
+
+def _in_place(node: Node) -> Iterator[Finding]:
+    """Where it lay when it was used."""
+    item, place = f"{node.kind}: {node.uri}", Path(node.uri)
+    if not place.is_absolute():
+        made = node.uri in ("sample", "tiny")
+        yield Finding(item, "same" if made else "out of reach", "made by the code" if made else "not on this file system")
+        return
+    if not place.exists():
+        yield Finding(item, "gone")
+        return
+    folder = place if place.is_dir() else place.parent
+    yield from _files(node.kind, node.uri if place.is_dir() else str(folder), folder, node.files)
+    if node.manifest and (folder / FILE).is_file():
+        same = _readable(folder / FILE) == node.manifest
+        yield Finding(f"{item}/{FILE}", "same" if same else "changed", "" if same else "not the manifest that lineage holds")
+
+
+def _files(kind: str, uri: str, folder: Path, files: Mapping[str, str]) -> Iterator[Finding]:
+    """Read every byte of every file."""
+    for path, digest in tqdm(files.items(), desc=f"verify {kind}", unit=" files", disable=None, leave=False):
+        item = f"{kind}: {uri}/{path}"
+        if not (folder / path).is_file():
+            yield Finding(item, "gone")
+        elif (found := file_digest(folder / path)) != digest:
+            yield Finding(item, "changed", f"sha256 {found[:12]}, was {digest[:12]}")
+        else:
+            yield Finding(item, "same")
+
+
+def _readable(path: Path) -> object:
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        return None
