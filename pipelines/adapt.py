@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from kfp import dsl
+from kfp.dsl import Artifact
 
 from components import parameters
 from components.evaluate.component import evaluate
@@ -15,6 +16,7 @@ from components.train.component import train
 class Outputs(NamedTuple):
     model_uri: str
     score: float
+    evaluation: Artifact
 
 
 @dsl.pipeline(name="adapt")
@@ -140,4 +142,8 @@ def adapt(
     for step in (tokenized, fine_tuned, evaluated, registered):
         # KFP's cache key sees neither the bytes behind `source` nor our code; and a cached step is absent from MLflow.
         step.set_caching_options(enable_caching=False)
-    return Outputs(model_uri=registered.outputs["model_uri"], score=evaluated.outputs["Output"])
+    return Outputs(
+        model_uri=registered.outputs["model_uri"],
+        score=evaluated.outputs["Output"],
+        evaluation=evaluated.outputs["evaluation"],
+    )
