@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-slow compile parity methods adaptation bench gpu clean
+.PHONY: help run suite test lint test-slow compile parity methods adaptation bench gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ run: $(READY) ## text to registered model on this machine: MiniLM, ScaLA, a gene
 	$(BIN)/python -m pipelines.local adapt --task sst2 --source sample --num-sample-rows 1600 --model minilm \
 	  --global-batch-size 64 --learning-rate 2e-4 --num-epochs 3
 
+suite: $(READY) ## four GLUE tasks, two seeds each: one table, and the zip for GLUE's server (GLUE_DIR says where the data is)
+	$(BIN)/python -m pipelines.local suite --tasks rte,cola,stsb,wnli --seeds 0,1 --source $(GLUE_DIR) --model minilm
+
 test: lint ## lint, type-check and test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
@@ -32,7 +35,7 @@ lint: $(READY) ## lint and type-check
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-compile: $(READY) ## build/adapt.yaml and build/components/*.yaml for Kubeflow
+compile: $(READY) ## build/adapt.yaml, build/suite.yaml and build/components/*.yaml for Kubeflow
 	$(BIN)/python pipelines/compile.py
 
 parity: $(READY) ## plain fine-tuning against the Hugging Face Trainer on SST-2 (an hour; GLUE_DIR says where the data is)

@@ -2,7 +2,7 @@
 
 The pipeline, the component and the stage name a parameter alike and take its default from here; `documented` gives all three
 the same description, which `--help`, the compiled YAML and the Kubeflow UI show. Read by name, top to bottom: data, training,
-noise, registry, run.
+noise, suite, registry, run.
 """
 
 import ast
@@ -171,6 +171,14 @@ perturbation_interval: int = 1
 perturbation_fraction: float = 1.0
 """Share of the examples that get noise, drawn anew at each update. Above 0, at most 1. (scala)"""
 
+# --- suite ---
+
+tasks: list[str] = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
+"""GLUE tasks to adapt to, each from the pre-trained model."""
+
+seeds: list[int] = [0, 1, 2]
+"""Seeds that every task is run with; each is the `seed` of a run."""
+
 # --- evaluation ---
 
 robustness_rows: int = 500
@@ -217,6 +225,9 @@ evaluation_dir: Path
 model_uri: str
 """A registered version, as models:/NAME/VERSION or models:/NAME@ALIAS."""
 
+evaluation_dirs: list[Path]
+"""Folders that components.evaluate wrote, of one model with one method: one for each task and seed."""
+
 output_dir: Path
 """Folder to write. It appears whole or not at all; if it holds the same result already, nothing is done."""
 
@@ -252,6 +263,18 @@ card: Any
 
 report: Any
 """The evaluation's report, one self-contained page."""
+
+evaluations: Any
+"""The evaluations of every task and seed."""
+
+glue: Any
+"""The GLUE table: a folder with table.json, table.md, table.html, submission.zip and a manifest."""
+
+figures: Any
+"""Mean and spread of every task, and the averages."""
+
+table: Any
+"""The GLUE table beside published figures, one self-contained page."""
 
 
 @functools.cache

@@ -39,6 +39,13 @@ class Task:
     official_label: str = "label"
     header: tuple[str, ...] = ()
     """The columns of labelled official files that have no header line."""
+    borrowed: Mapping[str, str] = field(default_factory=dict)
+    """Split -> the task whose test split it is: one without training data, which a model of this task is to answer."""
+
+    submission: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Test split -> the file that GLUE's server wants of it, and the rows that GLUE's split has."""
+    submits_names: bool = False
+    """Whether that file has label names; else it has numbers."""
 
     @property
     def is_regression(self) -> bool:
@@ -67,6 +74,11 @@ _MNLI_FILES = {
     "test_matched": "test_matched.tsv",
     "test_mismatched": "test_mismatched.tsv",
 }
+_MNLI_SUBMISSION = {
+    "test_matched": ("MNLI-m.tsv", 9796),
+    "test_mismatched": ("MNLI-mm.tsv", 9847),
+    "test_ax": ("AX.tsv", 1104),
+}
 _MNLI_LABELS = ("entailment", "neutral", "contradiction")
 _RTE_LABELS = ("entailment", "not_entailment")
 _SENTENCES = ("sentence1", "sentence2")
@@ -77,28 +89,42 @@ TASKS: Mapping[str, Task] = {
     for row in (
         Task(
             "cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",),
-            folder="CoLA", header=("source", "label", "mark", "sentence"),
+            folder="CoLA", header=("source", "label", "mark", "sentence"), submission={"test": ("CoLA.tsv", 1063)},
         ),
-        Task("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), folder="SST-2"),
+        Task(
+            "sst2", ("sentence",), ("negative", "positive"), ("accuracy",),
+            folder="SST-2", submission={"test": ("SST-2.tsv", 1821)},
+        ),
         Task(
             "mrpc", _SENTENCES, ("not_equivalent", "equivalent"), ("f1", "accuracy"),
             folder="MRPC", official_text=("#1 String", "#2 String"), official_label="Quality",
+            submission={"test": ("MRPC.tsv", 1725)},
         ),
         Task(
             "stsb", _SENTENCES, (), ("pearson", "spearman"), label_range=(0.0, 5.0),
-            folder="STS-B", official_label="score",
+            folder="STS-B", official_label="score", submission={"test": ("STS-B.tsv", 1379)},
         ),
         Task(
             "qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy"),
-            folder="QQP", official_label="is_duplicate",
+            folder="QQP", official_label="is_duplicate", submission={"test": ("QQP.tsv", 390_965)},
         ),
         Task(
             "mnli", _PREMISE, _MNLI_LABELS, ("accuracy",),
             folder="MNLI", files=_MNLI_FILES, official_text=_SENTENCES, official_label="gold_label",
+            borrowed={"test_ax": "ax"}, submission=_MNLI_SUBMISSION, submits_names=True,
         ),
-        Task("qnli", ("question", "sentence"), _RTE_LABELS, ("accuracy",), folder="QNLI"),
-        Task("rte", _SENTENCES, _RTE_LABELS, ("accuracy",), folder="RTE"),
-        Task("wnli", _SENTENCES, ("not_entailment", "entailment"), ("accuracy",), folder="WNLI"),
+        Task(
+            "qnli", ("question", "sentence"), _RTE_LABELS, ("accuracy",),
+            folder="QNLI", submission={"test": ("QNLI.tsv", 5463)}, submits_names=True,
+        ),
+        Task(
+            "rte", _SENTENCES, _RTE_LABELS, ("accuracy",),
+            folder="RTE", submission={"test": ("RTE.tsv", 3000)}, submits_names=True,
+        ),
+        Task(
+            "wnli", _SENTENCES, ("not_entailment", "entailment"), ("accuracy",),
+            folder="WNLI", submission={"test": ("WNLI.tsv", 146)},
+        ),
         Task(
             "ax", _PREMISE, _MNLI_LABELS, ("matthews_correlation",),
             folder="diagnostic", files={"test": "diagnostic.tsv"}, official_text=_SENTENCES,

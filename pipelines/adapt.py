@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from kfp import dsl
+from kfp.dsl import Artifact
 
 from components import parameters
 from components.evaluate.component import evaluate
@@ -17,6 +18,7 @@ class Outputs(NamedTuple):
     model_uri: str
     score: float
     gate: str
+    evaluation: Artifact
 
 
 @dsl.pipeline(name="adapt")
@@ -163,5 +165,8 @@ def adapt(
         # KFP's cache key sees neither the bytes behind `source` nor our code; and a cached step is absent from MLflow.
         step.set_caching_options(enable_caching=False)
     return Outputs(
-        model_uri=registered.outputs["model_uri"], score=evaluated.outputs["Output"], gate=registered.outputs["gate"]
+        model_uri=registered.outputs["model_uri"],
+        score=evaluated.outputs["Output"],
+        gate=registered.outputs["gate"],
+        evaluation=evaluated.outputs["evaluation"],
     )

@@ -1,4 +1,4 @@
-"""Write build/adapt.yaml, and each component by itself for use in other pipelines.
+"""Write build/adapt.yaml and build/suite.yaml, and each component by itself for use in other pipelines.
 
 python pipelines/compile.py [--output-dir build]
 """
@@ -11,12 +11,14 @@ from components import cli
 from components.evaluate.component import evaluate
 from components.promote.component import promote
 from components.register.component import register
+from components.suite import component as collect
 from components.tokenize.component import tokenize
 from components.train.component import train
 from pipelines.adapt import adapt
+from pipelines.suite import suite
 
-PIPELINES = (adapt,)
-COMPONENTS = (tokenize, train, evaluate, register, promote)
+PIPELINES = (adapt, suite)
+COMPONENTS = (tokenize, train, evaluate, register, promote, collect.runs, collect.suite)
 
 
 def compile_all(*, output_dir: Path = Path("build")) -> list[Path]:

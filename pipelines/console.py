@@ -3,29 +3,39 @@
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
 INDENT = "    "  # kfp's, before every line of a stage
 STARTED = re.compile(r"Executing task \S*?'([\w-]+)'")
+ITERATION = re.compile(r"/for-loop-\d+-iteration-(\d+)/([\w-]+)/")  # and the stage whose output is there
 NOISE = re.compile(r"\[KFP Executor |Streamed logs:|^\s*$")
 
 
 @contextmanager
-def stages_only(log: Path) -> Iterator[None]:
-    """Within the block stdout goes whole to the file `log`, and the stages' lines to the terminal, under their stage's name."""
+def stages_only(log: Path, iterations: Sequence[str] = ()) -> Iterator["Terminal"]:
+    """Within the block stdout goes whole to the file `log`, and the stages' lines to the terminal, under their stage's name.
+
+    Args:
+        iterations: What the iterations of the pipeline's loop are called; one of them runs at a time.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file, redirect_stdout(_Filter(sys.stdout, file)):
-        yield
+    with log.open("w") as file, redirect_stdout(Terminal(sys.stdout, file, iterations)) as terminal:
+        yield terminal
 
 
-class _Filter(io.TextIOBase):
-    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+class Terminal(io.TextIOBase):
+    """Takes what kfp prints. Once it is `stopped`, no stage starts any more: not one of a loop's later iterations either."""
+
+    def __init__(self, terminal: TextIO, log: TextIO, iterations: Sequence[str]) -> None:
         self.terminal = terminal
         self.log = log
+        self.iterations = iterations
+        self.stopped = False
         self.line = ""
+        self.heading = ""
         self.in_stage = False
         self.in_json = False
 
@@ -45,16 +55,29 @@ class _Filter(io.TextIOBase):
 
     def _show(self, line: str) -> None:
         if started := STARTED.search(line):
-            self._tell(f"\n{started[1]}")
+            if self.stopped:
+                raise SystemExit("stopped")  # in the thread of the loop, which would go on
+            self.heading = started[1]
             self.in_stage = True
         elif " finished with status " in line:
+            self._head()
             self.in_stage = False
         elif self.in_json:  # the executor's input, which a stage is told and users know
+            if (place := ITERATION.search(line)) and place[2] == self.heading:
+                number = int(place[1])
+                self.heading += f": {self.iterations[number]} ({number + 1} of {len(self.iterations)})"
+                self._head()
             self.in_json = line != f"{INDENT}}}"
         elif "Got executor_input:" in line:
             self.in_json = True
         elif self.in_stage and not NOISE.search(line):
+            self._head()
             self._tell(f"  {line.removeprefix(INDENT)}")
+
+    def _head(self) -> None:
+        if self.heading:
+            self._tell(f"\n{self.heading}")
+        self.heading = ""
 
     def _tell(self, line: str) -> None:
         self.terminal.write(f"{line}\n")  # not print: kfp has put its own in its place, which indents

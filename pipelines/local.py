@@ -1,14 +1,16 @@
 """Run a pipeline on this machine, with nothing but Python: python -m pipelines.local adapt --task sst2 --source sample ...
 
 The same pipeline function that is compiled for a cluster runs under kfp's local runner, a process per stage, with MLflow in an
-sqlite file. Every run has a folder of its own below --runs-dir.
+sqlite file. Every run has a folder of its own below --runs-dir. The iterations of a loop run one after another.
 """
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +21,14 @@ from kfp.dsl.graph_component import GraphComponent
 
 from components import errors
 from components.artifacts import CACHE
-from components.evaluate.stage import scored
+from components.evaluate.stage import METRICS, REPORT, scored
+from components.suite.stage import PAGE, SUBMISSION, TEXT, runs
 from pipelines.adapt import adapt
-from pipelines.console import stages_only
+from pipelines.console import Terminal, stages_only
+from pipelines.suite import suite
 
-PIPELINES: dict[str, GraphComponent] = {"adapt": adapt}
+PIPELINES: dict[str, GraphComponent] = {"adapt": adapt, "suite": suite}
+LISTS = ("--tasks", "--seeds")
 NAME = "python -m pipelines.local"
 LOG = "run.log"
 
@@ -46,7 +51,7 @@ def main(
         runs_dir: Folder for the runs' outputs and, unless MLFLOW_TRACKING_URI or tracking_uri names a server, for mlflow.db.
         cache: Take from earlier runs in runs_dir what was made of the same data, by the same code, with the same parameters.
     """
-    function, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    function, bound, _ = app.parse_args(without_commas(tokens), exit_on_error=False, print_error=False)
     if function.__name__ not in PIPELINES:  # no pipeline named, or --help
         function(*bound.args, **bound.kwargs)
         return
@@ -64,31 +69,69 @@ def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
     Raises:
         StageError: as the stage that failed raised it.
     """
+    iterations: list[str] = []
+    if "tasks" in arguments:  # what cannot be run is refused before there is a folder
+        iterations = [f"{it['glue_task']}, seed {it['seed']}" for it in runs(arguments["tasks"], arguments["seeds"])]
     folder = runs_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     tracking_uri = _tracking_uri(arguments["tracking_uri"], runs_dir)
     os.environ |= {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ.pop("MLFLOW_RUN_ID", None)  # not a run that Kubeflow opened for one of our tasks
-    signal.signal(signal.SIGTERM, _stop_children)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
+    one_at_a_time(PIPELINES[name])
     try:
-        with stages_only(folder / LOG):
+        with stages_only(folder / LOG, iterations) as terminal:
+            _heed_signals(terminal)
             task = PIPELINES[name](**arguments)
     except RuntimeError:  # kfp says only which task failed; the task itself has left a record
         records = sorted(folder.rglob(errors.RECORD))
         if not records:
             raise errors.FailedError(f"the run failed: see {folder / LOG}") from None
         errors.reraise(records[0])
-    (evaluation,) = folder.glob("*/evaluate/evaluation")
-    results = json.loads((evaluation / "metrics.json").read_text())
     print(
-        f"\nscore      {scored(results)}"
-        f"\nmodel      {task.outputs['model_uri']}, alias {arguments['alias']}"
-        f"\ngate       {task.outputs['gate']}"
-        f"\nreport     {evaluation / 'report.html'}"
-        f"\noutputs    {folder} (log: {LOG})"
-        f"\nMLflow     {_ui_command(tracking_uri)}",
+        *(_of_suite(folder) if iterations else _of_adapt(folder, task.outputs, arguments["alias"])),
+        f"outputs    {folder} (log: {LOG})",
+        f"MLflow     {_ui_command(tracking_uri)}",
+        sep="\n",
         flush=True,
     )
+
+
+def without_commas(tokens: Iterable[str]) -> list[str]:
+    """`--tasks rte,cola` and `--tasks=rte,cola` as `--tasks rte cola`: unlike paths, tasks and seeds have no commas."""
+    spread: list[str] = []
+    option = ""
+    for token in tokens:
+        if token.startswith("--"):
+            option, _, value = token.partition("=")
+            spread += [option, *filter(None, value.split(","))] if option in LISTS else [token]
+        else:
+            spread += filter(None, token.split(",")) if option in LISTS else [token]
+    return spread
+
+
+def one_at_a_time(pipeline: GraphComponent) -> None:
+    """Let the pipeline's loops run one iteration after another, here: kfp would run two, which share the cores badly."""
+    spec = pipeline.pipeline_spec
+    for component in (spec.root, *spec.components.values()):
+        for task in component.dag.tasks.values():
+            if task.WhichOneof("iterator"):
+                task.iterator_policy.parallelism_limit = 1
+
+
+def _of_adapt(folder: Path, outputs: dict[str, Any], alias: str) -> list[str]:
+    (evaluation,) = folder.glob("*/evaluate/evaluation")
+    results = json.loads((evaluation / METRICS).read_text())
+    return [
+        f"\nscore      {scored(results)}",
+        f"model      {outputs['model_uri']}, alias {alias}",
+        f"gate       {outputs['gate']}",
+        f"report     {evaluation / REPORT}",
+    ]
+
+
+def _of_suite(folder: Path) -> list[str]:
+    (glue,) = folder.glob("*/suite/glue")
+    return ["", (glue / TEXT).read_text(), f"table      {glue / PAGE}", f"submission {glue / SUBMISSION}"]
 
 
 def _tracking_uri(asked: str, runs_dir: Path) -> str:
@@ -110,11 +153,24 @@ def _ui_command(tracking_uri: str) -> str:
     return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri}"
 
 
-def _stop_children(signum: int, frame: object) -> None:
-    """kfp waits for its processes whatever happens: end them first."""
-    for child in psutil.Process().children():
-        child.terminate()
-    raise SystemExit(128 + signum)
+def _heed_signals(terminal: Terminal) -> None:
+    """End the stage that runs, and start no other: kfp waits for its processes and its loops whatever happens."""
+
+    def end(signum: int, frame: object) -> None:
+        terminal.stopped = True
+        for shell in psutil.Process().children():
+            for process in (shell, *shell.children()):  # a shell does not hand the signal on to its stage
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.terminate()
+        raise SystemExit(128 + signum)
+
+    def interrupt(signum: int, frame: object) -> None:  # which the stage has got too, from the terminal
+        terminal.stopped = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 if __name__ == "__main__":

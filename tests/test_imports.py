@@ -8,7 +8,7 @@ import time
 import pytest
 from support import ROOT, run_module
 
-STAGES = ("tokenize", "train", "evaluate", "register")
+STAGES = ("tokenize", "train", "evaluate", "register", "suite")
 
 
 def loaded_by(module: str) -> set[str]:
@@ -27,7 +27,7 @@ def test_a_stage_loads_no_kfp_and_no_mlflow(stage: str) -> None:
     assert not loaded_by(f"components.{stage}.stage") & {"kfp", "kubernetes", "mlflow"}
 
 
-@pytest.mark.parametrize("module", ["pipelines.adapt", "pipelines.compile"])
+@pytest.mark.parametrize("module", ["pipelines.adapt", "pipelines.suite", "pipelines.compile"])
 def test_a_pipeline_loads_no_torch_and_no_mlflow(module: str) -> None:
     assert not loaded_by(module) & {"torch", "transformers", "mlflow"}
 

@@ -20,10 +20,12 @@ from components.tokenize.stage import EXAMPLES, STATISTICS, TOKENIZER, tokenizer
 METRICS = "metrics.json"
 TRAINING_METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.parquet"
+TEST_PREDICTIONS = "test_predictions.parquet"
 REPORT = "report.html"
 SUMMARY = "summary.md"
 FIGURES = "figures"
 ERRORS = "errors.json"
+OF_THE_TRAINING = ("model", "method", "seed")
 
 
 @documented
@@ -32,10 +34,11 @@ def evaluate(
 ) -> Manifest:
     """Measure a model that components.train wrote, in fp32.
 
-    Writes metrics.json (score, every metric, their 95 % intervals, confusion matrices, ROC and precision-recall curves,
-    calibration, slices, the score under noise, baselines), predictions.parquet (split, idx, label, prediction, scores: class
-    probabilities, or the one score of a regression), errors.json (the surest wrong answers with their texts), report.html,
-    summary.md, figures/*.svg, examples.json and manifest.json.
+    Writes metrics.json (model, method, seed, score, every metric, their 95 % intervals, confusion matrices, ROC and
+    precision-recall curves, calibration, slices, the score under noise, baselines), predictions.parquet (split, idx, label,
+    prediction, scores: class probabilities, or the one score of a regression), test_predictions.parquet (the same of the test
+    splits, if any, without labels), errors.json (the surest wrong answers with their texts), report.html, summary.md,
+    figures/*.svg, examples.json and manifest.json.
     """
     artifact = plan(model_dir, data_dir, output_dir, robustness_rows)
     if manifest := artifact.cached():
@@ -64,6 +67,7 @@ def evaluate(
     from components.evaluate.predict import predict
     from components.evaluate.report import write_report
     from components.evaluate.robustness import robustness
+    from components.evaluate.unlabelled import write_test_predictions
     from components.train.data import read_split
     from components.train.packing import pack
 
@@ -72,8 +76,10 @@ def evaluate(
     model = AutoModelForSequenceClassification.from_pretrained(model_dir, dtype="float32").to(device).eval()
     pack(model)
     with artifact.building() as folder:
-        results: dict[str, Any] = {"task": task.name, "labels": task.label_names, "splits": {}}
+        trained = read_manifest(model_dir, "train")["parameters"]
         statistics = json.loads((data_dir / STATISTICS).read_text())
+        results: dict[str, Any] = {"task": task.name, "labels": task.label_names}
+        results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "splits": {}}
         tables, resampled_scores = [], []
         errors: list[dict[str, Any]] = []
         for number, split in enumerate(splits):
@@ -97,6 +103,7 @@ def evaluate(
         results["baselines"] = baselines(task, data_dir, splits[0])
         predicted = pa.concat_tables(tables)
         pq.write_table(predicted, folder / PREDICTIONS, compression="zstd")
+        write_test_predictions(folder / TEST_PREDICTIONS, model, data_dir, tokenizer.pad_token_id, task)
         (folder / METRICS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
         (folder / ERRORS).write_text(json.dumps(errors, indent=1) + "\n")
         examples = _answered(json.loads((data_dir / EXAMPLES).read_text()), predicted, task)

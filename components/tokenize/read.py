@@ -1,5 +1,6 @@
 """Where texts come from: the sample, a folder in GLUE's own layout or in the Hugging Face schema, the hub, own data."""
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,11 @@ def read_source(
     else:
         raise UserError(f"no source '{source}': give a folder, a file, 'hub' or 'sample'")
     found.splits = {split: partial(checked, found, split, tables) for split, tables in raw.items()}
+    for split, lender in found.task.borrowed.items():
+        with contextlib.suppress(UserError):  # most copies of MNLI come without the diagnostic set
+            lent = read_source(lender, source, text_columns, label_column, skip_malformed_rows, num_sample_rows, seed)
+            found.splits[split] = lent.splits["test"]
+            found.inputs |= lent.inputs
     return found
 
 

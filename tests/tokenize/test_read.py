@@ -97,6 +97,28 @@ def test_hugging_face_folders(tmp_path: Path, suffix: str, name: str) -> None:
     }
 
 
+@pytest.mark.parametrize("place", ["diagnostic/diagnostic.tsv", "ax/test.parquet"])
+def test_mnli_takes_the_diagnostic_set_along_where_there_is_one(tmp_path: Path, place: str) -> None:
+    write(tmp_path / "MNLI" / "test_matched.tsv", "index\tsentence1\tsentence2", "0\ta\tb")
+    alone = read("mnli", tmp_path)
+    assert set(alone.splits) == {"test_matched"}
+    if place.endswith(".tsv"):
+        write(tmp_path / place, "index\tsentence1\tsentence2", "0\tsome dog ran\tsome animal ran", "1\tc\td")
+    else:
+        (tmp_path / place).parent.mkdir()
+        columns = {"premise": ["some dog ran", "c"], "hypothesis": ["some animal ran", "d"], "label": [-1, -1], "idx": [0, 1]}
+        pq.write_table(pa.table(columns), tmp_path / place)
+    found = read("mnli", tmp_path)
+    assert set(found.splits) == {"test_matched", "test_ax"}
+    assert whole(found, "test_ax").to_pydict() == {
+        "premise": ["some dog ran", "c"],
+        "hypothesis": ["some animal ran", "d"],
+        "label": [UNLABELLED] * 2,
+        "idx": [0, 1],
+    }
+    assert set(found.inputs) == {*alone.inputs, place}
+
+
 def test_the_hub_is_read_through_datasets(tmp_path: Path) -> None:
     """A folder in the hub's own layout goes through the same library call as the hub."""
     write(

@@ -1,0 +1,104 @@
+"""One GLUE table of many evaluations, and the zip that GLUE's server takes."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import Artifact, Manifest, origin, read_manifest
+from components.errors import UserError
+from components.evaluate.stage import METRICS, TEST_PREDICTIONS
+from components.parameters import documented
+from components.tasks import TASKS
+
+TABLE = "table.json"
+TEXT = "table.md"
+PAGE = "table.html"
+SUBMISSION = "submission.zip"
+
+
+def runs(tasks: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Every task with every seed: [{"glue_task": ..., "seed": ...}], all seeds of a task in a row.
+
+    Raises:
+        UserError: a task that GLUE's average has not, none of either, or one twice.
+    """
+    known = [name for name, task in TASKS.items() if task.submission]
+    for name, values in (("tasks", tasks), ("seeds", seeds)):
+        if not values:
+            raise UserError(f"{name} is empty: give at least one")
+        if twice := [str(value) for value, count in Counter(values).items() if count > 1]:
+            raise UserError(f"{name} has {', '.join(twice)} more than once: give each once")
+    if unknown := [task for task in tasks if task not in known]:
+        raise UserError(f"tasks has '{unknown[0]}', which is no task of GLUE's table: choose from {', '.join(known)}")
+    return [{"glue_task": task, "seed": seed} for task in tasks for seed in seeds]  # `task` is taken, in a KFP loop
+
+
+@documented
+def suite(*, evaluation_dirs: list[Path], output_dir: Path) -> Manifest:
+    """Make the GLUE table of one model with one method: mean and spread over seeds, averages, published figures beside them.
+
+    Writes table.json (all of it, as numbers), table.md and table.html (to be read), submission.zip (the test predictions of
+    each task's best seed on the validation split, as GLUE's server wants them) and manifest.json.
+    """
+    artifact, results = plan(evaluation_dirs, output_dir)
+    if manifest := artifact.cached():
+        return manifest
+
+    # A second to import: `--help` and what is cached need not wait.
+    from jinja2 import Environment, FileSystemLoader
+
+    from components.suite.submission import write_submission
+    from components.suite.table import markdown, notes_of, rows_of, summarize, title
+
+    with artifact.building() as folder:
+        table = summarize(list(results.values()))
+        best = {
+            result["task"]: evaluation_dir / TEST_PREDICTIONS
+            for evaluation_dir, result in results.items()
+            if result["seed"] == table["tasks"][result["task"]]["best_seed"]
+        }
+        table["submission"] = write_submission(folder / SUBMISSION, best)
+        environment = Environment(
+            loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        )
+        page = environment.get_template(f"{PAGE}.j2").render(title=title(table), rows=rows_of(table), notes=notes_of(table))
+        (folder / PAGE).write_text(page)
+        (folder / TEXT).write_text(markdown(table))
+        (folder / TABLE).write_text(json.dumps(table, indent=1) + "\n")
+    print(f"{len(results)} evaluations, average {table['averages']['average']['mean']:.4f}", flush=True)
+    return artifact.manifest()
+
+
+def plan(evaluation_dirs: Sequence[Path], output_dir: Path) -> tuple[Artifact, dict[Path, dict[str, Any]]]:
+    """What `suite` will write of these evaluations, and what each measured; nothing slow is imported to say so.
+
+    Raises:
+        UserError: no evaluation, one of another kind of task, two of the same task and seed, or of different models or methods.
+    """
+    if not evaluation_dirs:
+        raise UserError("evaluation_dirs is empty: give the folders that components.evaluate wrote")
+    inputs, results, origins = {}, {}, {}
+    first: dict[str, Any] = {}
+    for folder in evaluation_dirs:
+        manifest = read_manifest(folder, "evaluate")
+        result: dict[str, Any] = json.loads((folder / METRICS).read_text())
+        first = first or result
+        runs([result["task"]], [result["seed"]])
+        run = f"{result['task']}-{result['seed']}"
+        if run in inputs:
+            raise UserError(f"{folder} is a second evaluation of {run}: give one")
+        if different := [name for name in ("model", "method") if result[name] != first[name]]:
+            raise UserError(
+                f"{folder} is of another {', '.join(different)} than {evaluation_dirs[0]}: one table has one of each"
+            )
+        inputs[run], results[folder], origins[run] = manifest["digest"], result, origin(folder, manifest)
+    return Artifact(output_dir, "suite", {}, inputs, origins), results
+
+
+def flat(table: dict[str, Any]) -> dict[str, float]:
+    """Every mean and standard deviation of table.json by one name: TASK_mean, TASK_sd, average_mean and so on."""
+    named = {**table["tasks"], **table["averages"]}
+    numbers = {f"{name.replace(' ', '_')}_{what}": row[what] for name, row in named.items() for what in ("mean", "sd")}
+    return {name: value for name, value in numbers.items() if value is not None}
