@@ -39,9 +39,15 @@ def stage_run(
         mlflow.set_tracking_uri(tracking_uri)
     elif "MLFLOW_TRACKING_URI" not in os.environ:
         raise UserError("no MLflow server: give tracking_uri=http://... or set MLFLOW_TRACKING_URI")
+    with reachable(), _open(stage, pipeline_run_id, experiment, last) as run:
+        yield run
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Within the block, TryAgainError where MLflow's server does not answer."""
     try:
-        with _open(stage, pipeline_run_id, experiment, last) as run:
-            yield run
+        yield
     except MlflowException as error:
         if "API request to" not in str(error):  # anything but a server that is away is a bug
             raise

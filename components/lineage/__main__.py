@@ -4,7 +4,6 @@ python -m components.lineage show | verify | impact | emit ...
 """
 
 import json
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -106,7 +105,6 @@ def emit(model_uri: str, *, to: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each of many small files
     with exit_codes():
         try:
             app(sys.argv[1:], exit_on_error=False, print_error=False)

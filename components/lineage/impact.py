@@ -11,6 +11,7 @@ from tqdm import tqdm
 from components.artifacts import FILE, file_digest
 from components.errors import UserError
 from components.lineage.tree import tree_of
+from components.tracking import reachable
 
 SHORTEST = 8
 
@@ -56,7 +57,8 @@ def find_impact(wanted: set[str]) -> Iterator[tuple[ModelVersion, str]]:
 def _all_versions(client: mlflow.MlflowClient) -> Iterator[ModelVersion]:
     token = None
     while True:
-        page = client.search_model_versions(max_results=1000, page_token=token)
+        with reachable():
+            page = client.search_model_versions(max_results=1000, page_token=token)
         yield from page
         token = page.token
         if not token:

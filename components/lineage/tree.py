@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from components.artifacts import FILE, Manifest
 from components.errors import UserError
 from components.register.champion import EVALUATION, find_version
+from components.tracking import reachable
 
 KINDS = {"evaluate": "evaluation", "train": "model", "tokenize": "data"}
 
@@ -66,7 +67,8 @@ def read_tree(model_uri: str) -> tuple[ModelVersion, Node]:
         UserError: no such version, or one that components.register did not make.
     """
     client = mlflow.MlflowClient()
-    version = find_version(client, model_uri)
+    with reachable():
+        version = find_version(client, model_uri)
     return version, tree_of(client, version)
 
 

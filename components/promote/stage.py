@@ -26,18 +26,21 @@ def promote(
     """
     check_uri(model_uri)
 
-    import mlflow  # seconds, as are the next two
+    import mlflow  # seconds, as are the next
 
     from components.register.champion import crown, find_version
     from components.register.gate import Limits
     from components.register.stage import record
+    from components.tracking import reachable
 
     limits = Limits(champion_margin, champion_min_score, champion_min_robustness)
     client = mlflow.MlflowClient()
-    there = find_version(client, model_uri)
-    name, version = there.name, str(there.version)
-    decision = crown(client, name, version, limits)
-    record(client, name, version, decision)
+    with reachable():
+        there = find_version(client, model_uri)
+        name, version = there.name, str(there.version)
+        decision = crown(client, name, version, limits)
+        if decision.champion != version:
+            record(client, name, version, decision)
     if not decision.promote:
         raise UserError(f"{name} version {version} {decision}")
     print(f"champion: {name} version {version} as models:/{name}@champion: {'; '.join(decision.reasons)}", flush=True)

@@ -1,5 +1,7 @@
 """The registry's side of the gate: who is champion, on what it was measured, and giving the place to another."""
 
+import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from components.register.stage import CHAMPION
 EVALUATION = "evaluation"
 """Folder of a version's run that holds what components.evaluate wrote."""
 ATTEMPTS = 20
+
+if not sys.stderr.isatty():
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a line for every file
 
 
 def find_version(client: mlflow.MlflowClient, model_uri: str) -> ModelVersion:

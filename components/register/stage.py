@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,14 +61,13 @@ def register(
     from components.register.card import write_card
     from components.register.champion import crown, judge
     from components.register.store import log_version, version_of
+    from components.tracking import reachable
 
-    if not sys.stderr.isatty():
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     results, examples = (json.loads((evaluation_dir / file).read_text()) for file in (METRICS, EXAMPLES))
     tags = _tags(task, model, evaluation, results)
     client = mlflow.MlflowClient()
     active = mlflow.active_run()
-    with contextlib.nullcontext(active) if active else mlflow.start_run(run_name="register") as run:
+    with reachable(), contextlib.nullcontext(active) if active else mlflow.start_run(run_name="register") as run:
         version = known = version_of(client, name, tags["digest.registered"])
         if not version:
             version = log_version(run.info.run_id, name, task, model_dir, evaluation_dir, tags)
@@ -78,8 +75,9 @@ def register(
         print(f"{'already there' if known else 'registered'}: {name} version {version} as models:/{name}@{alias}", flush=True)
         decision = (crown if auto_promote else judge)(client, name, version, limits)
         card = write_card(name, version, decision, results, evaluation, examples["rows"])
-        record(client, name, version, decision)
-        client.update_model_version(name, version, card[:MAX_DESCRIPTION])
+        if decision.champion != version:  # else what was said when it became champion stands
+            record(client, name, version, decision)
+            client.update_model_version(name, version, card[:MAX_DESCRIPTION])
         client.log_text(run.info.run_id, card, "card.md")
     print(f"gate: {decision}", flush=True)
     return {

@@ -46,6 +46,14 @@ def test_a_model_becomes_champion_only_if_it_is_not_worse(
     promote(model_uri="models:/gated/1", champion_margin=0.5)
     assert champion("gated") == "1"
     assert promote(model_uri="models:/gated@champion") == "it is the champion"
+    assert client.get_model_version("gated", "1").tags["gate.champion"] == "3"  # what it won against is not forgotten
+
+
+def test_a_server_that_is_away_is_code_75() -> None:
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    done = run_module("components.promote", "--model-uri", "models:/gated/1", **away)  # type: ignore[arg-type]
+    assert done.returncode == 75, done.stderr
+    assert "error: MLflow at http://127.0.0.1:9 does not answer" in done.stderr
 
 
 def test_without_auto_promote_the_gate_only_says_what_it_would_do(
