@@ -15,6 +15,7 @@ import boto3
 import mlflow
 import pytest
 from servers import BUCKET, free_ports, mlflow_server, s3_server, server
+from support import run_module
 
 from components.artifacts import Artifact, read_manifest
 from components.lineage.tree import read_tree
@@ -49,15 +50,47 @@ def objects(s3: dict[str, str], prefix: str) -> list[str]:
     return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
 
+@pytest.mark.parametrize("way", ["through the server", "directly"])
 def test_a_version_is_stored_in_s3_and_verified_from_there(
-    tracking_server: str, s3: dict[str, str], trained: Callable[[str], Path], evaluated: Callable[[str], Path]
+    tracking_server: str,
+    s3: dict[str, str],
+    trained: Callable[[str], Path],
+    evaluated: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
 ) -> None:
-    done = register(model_dir=trained("rte"), evaluation_dir=evaluated("rte"), name="over-http")
-    keys = objects(s3, "mlflow")
+    prefix = "mlflow"
+    if way == "directly":
+        prefix = "direct"
+        for name, value in s3.items():
+            monkeypatch.setenv(name, value)
+        experiment = mlflow.MlflowClient().create_experiment("direct", artifact_location=f"s3://{BUCKET}/{prefix}")
+        monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", experiment)
+    done = register(model_dir=trained("rte"), evaluation_dir=evaluated("rte"), name=f"over-http-{prefix}")
+    keys = objects(s3, f"{prefix}/")
     assert any(key.endswith("/evaluation/predictions.parquet") for key in keys)
     assert any(key.endswith("/model.safetensors") for key in keys)
-    states = {finding.state for finding in verify_tree(*read_tree(done["model_uri"]))}
-    assert states == {"same"}
+    assert {finding.state for finding in verify_tree(*read_tree(done["model_uri"]))} == {"same"}
+
+
+def test_a_pipeline_run_keeps_all_of_it_on_the_server(tracking_server: str, tmp_path: Path) -> None:
+    arguments = ["adapt", "--task", "stsb", "--source", "sample", "--num-sample-rows", 120, "--model", "tiny"]
+    more = ["--num-epochs", 1, "--robustness-rows", 10, "--tracking-uri", tracking_server, "--runs-dir", tmp_path]
+    done = run_module("pipelines.local", *arguments, *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "mlflow.db").exists()
+    assert f"MLflow     {tracking_server}" in done.stdout
+    client = mlflow.MlflowClient()
+    version = client.get_model_version_by_alias("glue-stsb", "challenger")
+    source = client.get_run(str(version.run_id))
+    assert version.tags["kfp.pipeline_run_id"] == source.data.tags["kfp.pipeline_run_id"]
+    files = {file.path for file in client.list_artifacts(str(version.run_id), "evaluation")}
+    assert {"evaluation/report.html", "evaluation/summary.md", "evaluation/predictions.parquet"} <= files
+    assert "card.md" in {file.path for file in client.list_artifacts(str(version.run_id))}
+    _, tree = read_tree(f"models:/glue-stsb/{version.version}")
+    assert [node.cached for node in tree.walk()] == [False] * len(list(tree.walk()))
+    if version.tags["gate"] == "passed":
+        assert client.get_model_version_by_alias("glue-stsb", "champion").version == version.version
 
 
 def test_twenty_at_once_leave_whole_versions_and_one_champion(
