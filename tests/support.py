@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -18,3 +20,20 @@ def run_module(module: str, *arguments: object, timeout: float = 300, **environm
 def heed_interrupts() -> None:
     """For Popen's preexec_fn: a process started in the background, as CI may start these tests, inherits SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def tracking_at(uri: str) -> Iterator[None]:
+    """MLflow pointed there, in this process and in those that it starts; afterwards as it was, environment included."""
+    import mlflow
+
+    previous, environment = mlflow.get_tracking_uri(), dict(os.environ)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(previous)
+        mlflow.tracking.fluent._active_experiment_id = None
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            del os.environ[name]
+        os.environ |= {name: value for name, value in environment.items() if name.startswith("MLFLOW_")}

@@ -38,7 +38,7 @@ def send(tree: Node, to: str) -> int:
     else:
         transport = FileTransport(FileConfig(log_file_path=str(Path(to).resolve()), append=True))
     client = OpenLineageClient(transport=transport)
-    stages = [node for node in tree.walk() if node.manifest]
+    stages = [node for node in tree.walk() if node.manifest][::-1]  # inputs first, where two were made in the same second
     events = [event for node in sorted(stages, key=lambda node: node.manifest["made_by"]["created"]) for event in _events(node)]
     for event in events:
         try:

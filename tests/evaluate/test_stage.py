@@ -61,7 +61,8 @@ def test_a_model_that_has_diverged_is_not_measured(
 
     from components.artifacts import Artifact
 
-    with Artifact(tmp_path / "m", "train", {}, {}).building() as folder:
+    parameters = json.loads((trained("sst2") / "manifest.json").read_text())["parameters"]
+    with Artifact(tmp_path / "m", "train", parameters, {}).building() as folder:
         shutil.copytree(trained("sst2"), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
         weights = load_file(folder / "model.safetensors")
         weights["classifier.bias"].fill_(float("nan"))

@@ -11,7 +11,7 @@ import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import run_module
+from support import run_module, tracking_at
 
 from components.evaluate.stage import evaluate
 from components.lineage.impact import digests_of, find_impact
@@ -43,16 +43,14 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     tokenizer = load_tokenizer("tiny")
     tokenizer.save_pretrained(base)
     load_model("tiny", TASKS["sst2"], len(tokenizer), 0.1).save_pretrained(base)
-    previous = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("e", (folder / "store").as_uri()))
-    data, model, evaluation = (folder / name for name in ("data", "model", "evaluation"))
-    tokenize(task="sst2", source=str(folder / "raw"), model=str(base), output_dir=data)
-    train(data_dir=data, model=str(base), output_dir=model, num_updates=2, learning_rate=1e-3, global_batch_size=32)
-    evaluate(model_dir=model, data_dir=data, output_dir=evaluation, robustness_rows=10)
-    uri = register(model_dir=model, evaluation_dir=evaluation, name="chained")["model_uri"]
-    yield {"folder": folder, "uri": uri, "data": data, "model": model, "base": base, "raw": raw, "store": folder / "store"}
-    mlflow.set_tracking_uri(previous)
+    with tracking_at(f"sqlite:///{folder / 'mlflow.db'}"):
+        mlflow.set_experiment(experiment_id=mlflow.create_experiment("e", (folder / "store").as_uri()))
+        data, model, evaluation = (folder / name for name in ("data", "model", "evaluation"))
+        tokenize(task="sst2", source=str(folder / "raw"), model=str(base), output_dir=data)
+        train(data_dir=data, model=str(base), output_dir=model, num_updates=2, learning_rate=1e-3, global_batch_size=32)
+        evaluate(model_dir=model, data_dir=data, output_dir=evaluation, robustness_rows=10)
+        uri = register(model_dir=model, evaluation_dir=evaluation, name="chained")["model_uri"]
+        yield {"folder": folder, "uri": uri, "data": data, "model": model, "base": base, "raw": raw, "store": folder / "store"}
 
 
 def findings(uri: str) -> dict[str, list[str]]:

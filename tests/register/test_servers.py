@@ -15,7 +15,7 @@ import boto3
 import mlflow
 import pytest
 from servers import BUCKET, free_ports, mlflow_server, s3_server, server
-from support import run_module
+from support import run_module, tracking_at
 
 from components.artifacts import Artifact, read_manifest
 from components.lineage.tree import read_tree
@@ -34,13 +34,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def tracking_server(tmp_path_factory: pytest.TempPathFactory, s3: dict[str, str]) -> Iterator[str]:
     """A server that keeps artifacts in S3; clients need no keys."""
-    with mlflow_server(tmp_path_factory.mktemp("mlflow"), f"s3://{BUCKET}/mlflow", **s3) as uri:
-        previous = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(uri)
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), f"s3://{BUCKET}/mlflow", **s3) as uri, tracking_at(uri):
         mlflow.set_experiment("servers")
         yield uri
-        mlflow.set_tracking_uri(previous)
-        mlflow.tracking.fluent._active_experiment_id = None
 
 
 def objects(s3: dict[str, str], prefix: str) -> list[str]:
