@@ -10,12 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from adaptation import Bench
+from adaptation import Bench, adaptation
 from arms import ARMS, QUICK
 from reference import reference_seconds
 from support import ROOT
 
 from components import parameters
+from components.errors import UserError
 from components.train.build import build_method
 
 DEFAULTS = {name: value for name, value in vars(parameters).items() if name.startswith("perturbation_")}
@@ -76,6 +77,7 @@ SMALL = ("--model", "tiny", "--rounds", 1)
 """Sizes that show nothing but that the benchmarks of speed work."""
 
 
+@pytest.mark.slow
 def test_tokenizing_is_compared(tmp_path: Path, source: Path) -> None:
     benchmark("tokenizing", *SMALL, "--output-dir", tmp_path, "--source", source, "--num-rows", 700)
     sides = json.loads((tmp_path / "tokenizing.json").read_text())["sides"]
@@ -125,15 +127,19 @@ def test_the_pipelines_overhead_is_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--arms", "adam"), "unknown arm 'adam'"),
-        (("--tasks", "cola"), "unknown task 'cola'"),
-        (("--num-trials", 0), "num_trials"),
-        ((), "has 600 training rows of sst2: too few"),
+        ({"arms": ["adam"]}, "unknown arm 'adam'"),
+        ({"tasks": ["cola"]}, "unknown task 'cola'"),
+        ({"num_trials": 0}, "num_trials"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path: Path, source: Path, arguments: tuple[object, ...], message: str) -> None:
-    done = benchmark("adaptation", "--source", source, "--output-dir", tmp_path, *arguments, code=2)
-    assert message in done.stderr
+def test_bad_input_is_refused(tmp_path: Path, source: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        adaptation(source=source, output_dir=tmp_path, **arguments)
+
+
+def test_bad_input_is_one_line(tmp_path: Path, source: Path) -> None:
+    done = benchmark("adaptation", "--source", source, "--output-dir", tmp_path, code=2)
+    assert "has 600 training rows of sst2: too few" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -83,6 +83,7 @@ def test_a_users_mistake_is_one_line_before_anything_runs(tmp_path: Path, argume
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_tasks_and_seeds_become_a_table_and_a_zip(tmp_path: Path) -> None:
     command = (*SMALL, "--tasks", "wnli", "--seeds", "0,1", "--runs-dir", tmp_path)
     done = run_module("pipelines.local", *command, timeout=900)

@@ -69,6 +69,7 @@ def test_a_version_is_stored_in_s3_and_verified_from_there(
     assert {finding.state for finding in verify_tree(*read_tree(done["model_uri"]))} == {"same"}
 
 
+@pytest.mark.slow
 def test_a_pipeline_run_keeps_all_of_it_on_the_server(tracking_server: str, tmp_path: Path) -> None:
     arguments = ["adapt", "--task", "stsb", "--source", "sample", "--num-sample-rows", 120, "--model", "tiny"]
     more = ["--num-epochs", 1, "--robustness-rows", 10, "--tracking-uri", tracking_server, "--runs-dir", tmp_path]
@@ -89,6 +90,7 @@ def test_a_pipeline_run_keeps_all_of_it_on_the_server(tracking_server: str, tmp_
         assert client.get_model_version_by_alias("glue-stsb", "champion").version == version.version
 
 
+@pytest.mark.slow
 def test_twenty_at_once_leave_whole_versions_and_one_champion(
     tracking_server: str, trained: Callable[[str], Path], evaluated: Callable[[str], Path], tmp_path: Path
 ) -> None:
