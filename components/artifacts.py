@@ -187,7 +187,7 @@ def read_manifest(folder: Path, stage: str) -> Manifest:
     return manifest
 
 
-def lineage(manifest: Manifest) -> dict[str, str]:
+def artifact_metadata(manifest: Manifest) -> dict[str, str]:
     """What a KFP artifact says of the stage's output: the lineage that needs no other store."""
     inputs = {f"input_{name}": digest for name, digest in manifest["inputs"].items()}
     return {"digest": manifest["digest"], "code": manifest["code"], **inputs}

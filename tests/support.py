@@ -7,6 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp.compiler import Compiler
+from kfp.dsl.graph_component import GraphComponent
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,6 +20,14 @@ def run_module(module: str, *arguments: object, timeout: float = 300, **environm
     """`python -m MODULE ARGUMENTS` as a user runs it."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}, cwd=ROOT)
+
+
+def compiled_spec(pipeline: GraphComponent, folder: Path) -> dict[str, Any]:
+    """What kfp makes of a pipeline."""
+    path = folder / "pipeline.yaml"
+    Compiler().compile(pipeline, str(path))
+    spec: dict[str, Any] = next(iter(yaml.safe_load_all(path.read_text())))
+    return spec
 
 
 def heed_interrupts() -> None:

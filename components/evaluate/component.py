@@ -29,7 +29,7 @@ def evaluate(
     from pathlib import Path
     from typing import Any
 
-    from components.artifacts import lineage
+    from components.artifacts import artifact_metadata
     from components.errors import exit_codes
     from components.evaluate.stage import METRICS, REPORT, SUMMARY, evaluate, flat, plan
     from components.provenance import set_run
@@ -60,7 +60,7 @@ def evaluate(
                 run.log_metrics(flat(results), data)
                 run.log_folder(folder, REPORT, SUMMARY)
                 evaluation.metadata["mlflow_run_id"] = run.run_id
-        evaluation.metadata.update(lineage(manifest))
+        evaluation.metadata.update(artifact_metadata(manifest))
         results = json.loads((folder / METRICS).read_text())
         for name, value in flat(results).items():
             metrics.log_metric(name, value)

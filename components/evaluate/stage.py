@@ -76,7 +76,8 @@ def evaluate(
     model = AutoModelForSequenceClassification.from_pretrained(model_dir, dtype="float32").to(device).eval()
     pack(model)
     with artifact.building() as folder:
-        trained = read_manifest(model_dir, "train")["parameters"]
+        manifests = artifact.origins["model"]["manifest"], artifact.origins["data"]["manifest"]
+        trained = manifests[0]["parameters"]
         statistics = json.loads((data_dir / STATISTICS).read_text())
         results: dict[str, Any] = {"task": task.name, "labels": task.label_names}
         results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "splits": {}}
@@ -109,7 +110,6 @@ def evaluate(
         examples = _answered(json.loads((data_dir / EXAMPLES).read_text()), predicted, task)
         (folder / EXAMPLES).write_text(json.dumps(examples, indent=1) + "\n")
         training = [json.loads(line) for line in (model_dir / TRAINING_METRICS).read_text().splitlines()]
-        manifests = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
         plots = draw(task, results, predicted, training)
         write_figures(folder / FIGURES, plots)
         write_report(folder / REPORT, task, results, plots, examples, errors, *manifests)

@@ -40,7 +40,7 @@ def suite(
     import shutil
     from pathlib import Path
 
-    from components.artifacts import lineage
+    from components.artifacts import artifact_metadata
     from components.errors import exit_codes
     from components.provenance import set_run
     from components.suite.stage import PAGE, SUBMISSION, TABLE, flat, suite
@@ -57,7 +57,7 @@ def suite(
         run.log_manifest(manifest)
         run.log_metrics(flat(results))
         run.log_folder(folder, PAGE, SUBMISSION)
-        glue.metadata.update(lineage(manifest), mlflow_run_id=run.run_id)
+        glue.metadata.update(artifact_metadata(manifest), mlflow_run_id=run.run_id)
         for name, value in flat(results).items():
             figures.log_metric(name, value)
         Path(figures.path).write_text(json.dumps(flat(results)))  # KFP's local cache wants a file of every artifact

@@ -30,7 +30,7 @@ def tokenize(
     from pathlib import Path
     from typing import Any
 
-    from components.artifacts import lineage
+    from components.artifacts import artifact_metadata
     from components.errors import exit_codes
     from components.provenance import set_run
     from components.tokenize.stage import plan, tokenize
@@ -62,4 +62,4 @@ def tokenize(
                 manifest = tokenize(**arguments)
                 run.log_manifest(manifest)
                 dataset.metadata["mlflow_run_id"] = run.run_id
-        dataset.metadata.update(lineage(manifest), task=task)
+        dataset.metadata.update(artifact_metadata(manifest), task=task)

@@ -55,7 +55,7 @@ def train(
     """Fine-tune a pre-trained transformer on tokenized data."""
     from pathlib import Path
 
-    from components.artifacts import lineage, read_manifest
+    from components.artifacts import artifact_metadata, read_manifest
     from components.errors import exit_codes
     from components.launch.torchrun import launched
     from components.provenance import set_run
@@ -118,4 +118,4 @@ def train(
                     run.log_manifest(manifest)
                     trained.metadata["mlflow_run_id"] = run.run_id
         trained.framework = "pytorch"
-        trained.metadata.update(lineage(manifest), base_model=model, method=method)
+        trained.metadata.update(artifact_metadata(manifest), base_model=model, method=method)

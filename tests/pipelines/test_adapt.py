@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from kfp.compiler import Compiler
+from support import compiled_spec
 
 from components import parameters
 from pipelines.adapt import adapt
@@ -26,10 +25,7 @@ OF_THE_COMPONENT = {
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    path = tmp_path_factory.mktemp("compiled") / "adapt.yaml"
-    Compiler().compile(adapt, str(path))
-    spec: dict[str, Any] = next(iter(yaml.safe_load_all(path.read_text())))
-    return spec
+    return compiled_spec(adapt, tmp_path_factory.mktemp("compiled"))
 
 
 def inputs_of(compiled: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -11,9 +11,7 @@ from typing import Any
 
 import mlflow
 import pytest
-import yaml
-from kfp.compiler import Compiler
-from support import ROOT, heed_interrupts, run_module
+from support import ROOT, compiled_spec, heed_interrupts, run_module
 
 from components import parameters
 from components.tasks import TASKS
@@ -26,10 +24,7 @@ SMALL = ["suite", "--source", "sample", "--num-sample-rows", "80", "--model", "t
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    path = tmp_path_factory.mktemp("compiled") / "suite.yaml"
-    Compiler().compile(suite, str(path))
-    spec: dict[str, Any] = next(iter(yaml.safe_load_all(path.read_text())))
-    return spec
+    return compiled_spec(suite, tmp_path_factory.mktemp("compiled"))
 
 
 def test_a_suite_takes_what_adapt_takes_and_hands_it_on(compiled: dict[str, Any]) -> None:
