@@ -41,10 +41,11 @@ class ApiError(Exception):
 
 
 class AwayError(Exception):
-    """No answer, or one that may be another one later. `after` is what the server asks to wait, in seconds."""
+    """No answer (`status` 0), or one that may be another one later. `after` is what the server asks to wait, in seconds."""
 
-    def __init__(self, message: str, after: float = 0.0) -> None:
+    def __init__(self, message: str, status: int = 0, after: float = 0.0) -> None:
         super().__init__(message)
+        self.status = status
         self.after = after
 
 
@@ -53,16 +54,16 @@ class Patience:
     """How long to go on where the API does not answer. All in seconds.
 
     total: until it is given up; from the first failure of a row of them.
-    answer: for one answer, and between two lines of a watch (which the server's bookmarks keep from falling silent).
+    answer: for one answer.
     pause: first pause between two tries; it doubles up to `longest`.
-    watch: after which the server ends a watch by itself.
+    watch: after which the server ends a watch, which tells a silent one from one that was lost.
     """
 
     total: float = 1800.0
     answer: float = 60.0
     pause: float = 0.5
     longest: float = 30.0
-    watch: float = 240.0
+    watch: float = 60.0
 
     def pauses(self) -> Iterator[float]:
         """Of a row of failures; some chance in them, so that many launchers do not come back at once."""
@@ -131,9 +132,9 @@ class Api:
         """The lines of a stream, as they come; ends when the server ends it.
 
         Raises:
-            ApiError, AwayError: as `ask`; AwayError also when the stream is cut.
+            ApiError, AwayError: as `ask`; AwayError also when the stream is cut, or silent for longer than a watch lasts.
         """
-        with self._open("GET", path, None, query, self.patience.answer) as response:
+        with self._open("GET", path, None, query, self.patience.watch + self.patience.answer) as response:
             rest = b""
             try:
                 for part in response.stream(2**16, decode_content=True):
@@ -171,7 +172,7 @@ class Api:
             raise AwayError(_said(error)) from None
         reason, message = _status(text)
         if response.status in TRANSIENT:
-            raise AwayError(f"{response.status} {message}", _seconds(response.headers.get("Retry-After")))
+            raise AwayError(f"{response.status} {message}", response.status, _seconds(response.headers.get("Retry-After")))
         raise ApiError(response.status, reason, message)
 
 

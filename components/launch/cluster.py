@@ -1,0 +1,242 @@
+"""A training job on Kubernetes, from its creation to its end: one job for a task of a run, never two, and none left behind."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from components.errors import FailedError, StageError, TryAgainError, UserError
+from components.launch.access import missing
+from components.launch.api import EVENTS, JOBS, PODS, TRAIN_JOBS, Api, ApiError, Object, connect
+from components.launch.job import DIGEST, RUN_LABEL, TASK_LABEL, Job, Kind, label_value, manifest
+from components.launch.logs import Logs
+from components.launch.state import State
+from components.launch.verdict import Clock, Limits, Verdict, decide, remarks
+from components.launch.watch import Watch, run_safely
+
+PATHS: dict[Kind, str] = {"pytorchjob": JOBS, "trainjob": TRAIN_JOBS}
+POD_LABEL: dict[Kind, str] = {"pytorchjob": "training.kubeflow.org/job-name", "trainjob": "jobset.sigs.k8s.io/jobset-name"}
+INSTALL: dict[Kind, str] = {"pytorchjob": "Kubeflow training operator", "trainjob": "Kubeflow Trainer"}
+GRACE = 180.0  # seconds that pods may take to go
+
+
+def run_to_end(api: Api, job: Job, kind: Kind, limits: Limits, logs_dir: Path) -> None:
+    """Run the job until it has ended well; again where it was taken away, as often as it may restart.
+
+    Args:
+        logs_dir: Gets a folder for each time that it ran.
+
+    Raises:
+        UserError, TryAgainError, FailedError: how else it ended, and why.
+    """
+    if lacking := missing(api, kind):
+        raise UserError(f"the service account lacks rights in namespace {api.namespace}: {', '.join(lacking)}; see k8s/base")
+    for number in range(1, limits.max_restarts + 2):
+        ran = run_once(api, job, kind, limits, logs_dir / f"job-{number}")
+        if ran.verdict.outcome != "retry" or not ran.had_started or number > limits.max_restarts:
+            break
+        print(f"train: {ran.verdict.cause}; starts again ({number} of {limits.max_restarts})", flush=True)
+    if ran.verdict.outcome != "succeeded":
+        raise error_of(ran.verdict)
+
+
+@dataclass(frozen=True)
+class Ran:
+    verdict: Verdict
+    remarks: list[str]
+    had_started: bool
+
+
+def run_once(api: Api, job: Job, kind: Kind, limits: Limits, logs_dir: Path) -> Ran:
+    """Create the job, or take over the one that an earlier try of the task left, see it to its end, and delete it."""
+    created = create(api, kind, manifest(job, kind))
+    uid = created["metadata"]["uid"]
+    print(f"train: {created['kind']} {job.name} in namespace {api.namespace}", flush=True)
+    try:
+        ran = watch_over(api, kind, created, limits, logs_dir)
+    except TryAgainError:  # the API is away: nothing can be deleted, and the job may well go on
+        raise
+    except BaseException:  # Ctrl-C, SIGTERM
+        delete(api, kind, job.name, uid)
+        raise
+    for remark in ran.remarks:
+        print(f"train: {remark}", flush=True)
+    print(f"train: {ran.verdict.outcome}: {ran.verdict.cause}", flush=True)
+    return ran
+
+
+def error_of(verdict: Verdict) -> StageError:
+    kinds: dict[str, type[StageError]] = {"user": UserError, "retry": TryAgainError, "bug": FailedError}
+    return kinds[verdict.outcome](verdict.cause)
+
+
+def create(api: Api, kind: Kind, body: Object) -> Object:
+    """The job, new or found: one that this task made with the same manifest is taken over, unless it has failed.
+
+    Raises:
+        UserError: the cluster refuses it, or the name is somebody else's.
+    """
+    name, until = body["metadata"]["name"], time.monotonic() + GRACE
+    while True:
+        try:
+            return api.request("POST", PATHS[kind], body, {"fieldValidation": "Strict"})
+        except ApiError as error:
+            if error.status != 409:
+                raise refused(error, kind, api.namespace) from None
+        there = get(api, kind, name)
+        if there is None:
+            continue
+        theirs, ours = there["metadata"].get("labels", {}), body["metadata"]["labels"]
+        if any(theirs.get(key) != ours.get(key) for key in (RUN_LABEL, TASK_LABEL)):
+            raise UserError(f"there is a {there['kind']} {name} that is not this run's: delete it, or submit the run again")
+        deleting = "deletionTimestamp" in there["metadata"]
+        same = there["metadata"].get("annotations", {}).get(DIGEST) == body["metadata"]["annotations"][DIGEST]
+        state = State(job=there)
+        if same and not deleting and not state.condition("Failed"):
+            return there
+        if not deleting:
+            delete(api, kind, name, there["metadata"]["uid"])
+            await_gone(api, kind, name, partial(time.sleep, api.patience.pause))
+        elif time.monotonic() > until:
+            raise TryAgainError(f"an earlier {there['kind']} {name} is still being deleted")
+        time.sleep(api.patience.pause)
+
+
+def watch_over(api: Api, kind: Kind, created: Object, limits: Limits, logs_dir: Path) -> Ran:
+    """Follow the job and its logs until it has ended, then delete it, which ends what of it still runs.
+
+    Raises:
+        UserError: no right to watch.
+        TryAgainError: the API is away for too long.
+    """
+    name, uid = created["metadata"]["name"], created["metadata"]["uid"]
+    logs_dir.mkdir(parents=True, exist_ok=True)
+    state, clock, stopped = State(job=created), Clock(), threading.Event()
+    news: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    logs = Logs(api, state, logs_dir, stopped)
+
+    def fail(error: Exception) -> None:
+        raise refused(error, kind, api.namespace) if isinstance(error, ApiError) else error
+
+    def tell(handle: Callable[[str, Object], None], belongs: Callable[[Object], bool], change: str, item: Object) -> None:
+        if belongs(item):
+            news.put(partial(handle, change, item))
+
+    def is_mine(pod: Object) -> bool:  # one of an earlier job of this name may still be going
+        owners = pod["metadata"].get("ownerReferences", [])
+        return kind == "trainjob" or any(owner["uid"] == uid for owner in owners)
+
+    def start(path: str, selector: dict[str, str], tell: Callable[[str, Object], None], known: dict[str, Object]) -> None:
+        watch = Watch(api, path, selector, tell, stopped, known)
+        threading.Thread(target=run_safely, args=(watch, lambda error: news.put(partial(fail, error))), daemon=True).start()
+
+    start(
+        PATHS[kind],
+        {"fieldSelector": f"metadata.name={name}"},
+        partial(tell, state.tell_job, lambda item: item["metadata"]["uid"] == uid),
+        {uid: created},
+    )
+    start(PODS, {"labelSelector": f"{POD_LABEL[kind]}={name}"}, partial(tell, state.tell_pod, is_mine), {})
+    for about in (name, f"{name}-node-0") if kind == "trainjob" else (name,):
+        start(EVENTS, {"fieldSelector": f"involvedObject.name={about}"}, partial(tell, state.tell_event, lambda item: True), {})
+
+    try:
+        verdict = None
+        while verdict is None:
+            _hear(news, api.patience.pause)
+            logs.follow_new()
+            clock.heed(state, time.monotonic())
+            verdict = decide(state, clock, limits, time.monotonic())
+        if verdict.outcome == "succeeded":
+            logs.wait(limits.settle)
+        said = remarks(state)  # before our own deleting has its say
+        delete(api, kind, name, uid)
+        await_gone(api, kind, name, partial(_hear, news, api.patience.pause))
+        logs.wait(limits.settle)
+        return Ran(verdict, said, clock.up is not None)
+    finally:
+        stopped.set()
+
+
+def delete(api: Api, kind: Kind, name: str, uid: str) -> None:
+    """Delete the job. One that is gone already, or is another one by now, is left alone."""
+    options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+    try:
+        api.request("DELETE", f"{PATHS[kind]}/{name}", options)
+    except ApiError as error:
+        if error.status not in (404, 409):
+            raise refused(error, kind, api.namespace) from None
+
+
+def await_gone(api: Api, kind: Kind, name: str, pause: Callable[[], None]) -> None:
+    """Until the job has no pods: they outlive it by their grace, still write, and would meet those of a job that came next."""
+    until = time.monotonic() + GRACE
+    while api.request("GET", PODS, query={"labelSelector": f"{POD_LABEL[kind]}={name}"})["items"]:
+        if time.monotonic() > until:
+            print(f"warning: pods of {name} are still there {GRACE:.0f} s after it was deleted", flush=True)
+            return
+        pause()
+
+
+def delete_run(pipeline_run_id: str, namespace: str = "") -> list[str]:
+    """Delete every training job of a pipeline run. Their names."""
+    api = connect(namespace)
+    found = []
+    for kind, path in PATHS.items():
+        try:
+            jobs = api.request("GET", path, query={"labelSelector": f"{RUN_LABEL}={label_value(pipeline_run_id)}"})["items"]
+        except ApiError as error:
+            if error.status == 404:  # that operator is not installed
+                continue
+            raise refused(error, kind, api.namespace) from None
+        for job in jobs:
+            delete(api, kind, job["metadata"]["name"], job["metadata"]["uid"])
+            found.append(job["metadata"]["name"])
+    return found
+
+
+def get(api: Api, kind: Kind, name: str) -> Object | None:
+    try:
+        return api.request("GET", f"{PATHS[kind]}/{name}")
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise refused(error, kind, api.namespace) from None
+
+
+def owner(api: Api, pod_name: str) -> Object | None:
+    """What a job of ours is to die with: the workflow that our own pod belongs to, else the pod; None if it cannot be read."""
+    try:
+        pod = api.request("GET", f"{PODS}/{pod_name}")
+    except ApiError:
+        return None
+    references: list[Any] = pod["metadata"].get("ownerReferences", [])
+    found = references[0] if references else {"apiVersion": "v1", "kind": "Pod", **pod["metadata"]}
+    return {key: found[key] for key in ("apiVersion", "kind", "name", "uid")}
+
+
+def refused(error: ApiError, kind: Kind, namespace: str) -> UserError:
+    """What a refusal means to the user. The webhook's are 403 as those of missing rights are."""
+    if error.status == 401:
+        return UserError(
+            f"the cluster does not accept our credentials ({error.message}): is the service account's token valid?"
+        )
+    if error.status == 404:
+        return UserError(f"the cluster does not know {kind}s: install the {INSTALL[kind]}, or choose another launcher")
+    if error.status == 403 and "admission webhook" not in error.message and "violates PodSecurity" not in error.message:
+        return UserError(f"no rights in namespace {namespace}: {error.message}; see k8s/base")
+    return UserError(f"the cluster refuses the training job: {error.message}")
+
+
+def _hear(news: "queue.SimpleQueue[Callable[[], None]]", seconds: float) -> None:
+    """All that is new, after waiting for it at most so long."""
+    try:
+        news.get(timeout=seconds)()
+        while True:
+            news.get_nowait()()
+    except queue.Empty:
+        return

@@ -1,0 +1,196 @@
+"""What is known of a training job: its object, its pods and every life of their containers, and the events about them.
+
+Fed with what the watches tell, in any order between them. It remembers what the cluster forgets: pods that were deleted, and
+containers that were replaced. A job's counters and conditions flap, vanish and come late; the ranks' truth is in the pods.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from components.launch.api import Object
+
+SUCCEEDED = ("Succeeded", "Complete")  # a PyTorchJob's word, a TrainJob's
+
+
+@dataclass
+class Run:
+    """One life of a rank's container. `number` counts the replica's lives from 1, `restart` those within one pod.
+
+    swept: It ended while its pod was being deleted: by somebody, not by itself.
+    disruption: Why the cluster took the pod, in its own word (PreemptionByScheduler, EvictionByEvictionAPI, ...), else ''.
+    """
+
+    replica: str
+    number: int
+    pod: str
+    uid: str
+    restart: int
+    started: str = ""
+    finished: str = ""
+    exit_code: int | None = None
+    reason: str = ""
+    message: str = ""
+    swept: bool = False
+    disruption: str = ""
+    memory_limit: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """By itself."""
+        return bool(self.exit_code) and not self.swept
+
+    @property
+    def out_of_memory(self) -> bool:
+        return self.reason == "OOMKilled" and not self.swept
+
+
+@dataclass
+class State:
+    """`incidents` holds, in the order in which they were seen, the replicas whose present pod failed or was taken away."""
+
+    job: Object | None = None
+    gone: bool = False
+    pods: dict[str, Object] = field(default_factory=dict)
+    runs: dict[tuple[str, int], Run] = field(default_factory=dict)
+    events: dict[str, Object] = field(default_factory=dict)
+    incidents: list[str] = field(default_factory=list)
+
+    def tell_job(self, kind: str, job: Object) -> None:
+        self.job = job
+        self.gone = kind == "DELETED"
+
+    def tell_event(self, kind: str, event: Object) -> None:
+        if kind != "DELETED":
+            self.events[event["metadata"]["uid"]] = event
+
+    def tell_pod(self, kind: str, pod: Object) -> None:
+        uid, replica = pod["metadata"]["uid"], replica_of(pod)
+        if uid not in self.pods and any(replica_of(other) == replica for other in self.pods.values()):
+            self.incidents = [name for name in self.incidents if name != replica]  # replaced
+        self.pods[uid] = {**pod, "present": kind != "DELETED"}
+        deleted = kind == "DELETED" or "deletionTimestamp" in pod["metadata"]
+        for status in pod.get("status", {}).get("containerStatuses", []):
+            count = status.get("restartCount", 0)
+            ended = status.get("lastState", {}).get("terminated")
+            if ended and count:
+                self._tell_run(pod, replica, count - 1, ended, swept=False)
+            if ended := status.get("state", {}).get("terminated"):
+                self._tell_run(pod, replica, count, ended, swept=deleted)
+            elif running := status.get("state", {}).get("running"):
+                self._tell_run(pod, replica, count, running, swept=False)
+        ended_well = [run for run in self.runs.values() if run.uid == uid and run.exit_code == 0]
+        if deleted and not ended_well and replica not in self.incidents:
+            self.incidents.append(replica)
+
+    def _tell_run(self, pod: Object, replica: str, restart: int, state: Object, swept: bool) -> None:
+        uid = pod["metadata"]["uid"]
+        run = self.runs.get((uid, restart))
+        if run is None:
+            number = 1 + sum(other.replica == replica for other in self.runs.values())
+            run = self.runs[uid, restart] = Run(replica, number, pod["metadata"]["name"], uid, restart)
+            limits = pod["spec"]["containers"][0].get("resources", {}).get("limits", {})
+            run.memory_limit = limits.get("memory", "")
+            self.incidents = [name for name in self.incidents if name != replica]  # started again
+        run.started = state.get("startedAt") or run.started
+        run.disruption = run.disruption or disruption(pod)
+        if "exitCode" in state and run.exit_code is None:
+            run.exit_code = state["exitCode"]
+            run.reason, run.message = state.get("reason", ""), state.get("message", "").strip()
+            run.finished, run.swept = state.get("finishedAt", ""), swept
+            if run.failed and replica not in self.incidents:
+                self.incidents.append(replica)
+
+    # --- what follows from it ---
+
+    @property
+    def replicas(self) -> list[str]:
+        """All that the job asks for, by name."""
+        if self.job is None:
+            return []
+        spec = self.job["spec"]
+        if "trainer" in spec:
+            return [f"node-{index}" for index in range(spec["trainer"].get("numNodes", 1))]
+        specs = spec["pytorchReplicaSpecs"]
+        return [f"{role.lower()}-{index}" for role in specs for index in range(specs[role].get("replicas", 1))]
+
+    @property
+    def has_master(self) -> bool:
+        return "master-0" in self.replicas
+
+    @property
+    def least(self) -> int:
+        """How many replicas have to be up for the training to go on."""
+        elastic = (self.job or {}).get("spec", {}).get("elasticPolicy", {})
+        return min(len(self.replicas), elastic.get("minReplicas") or len(self.replicas))
+
+    @property
+    def is_suspended(self) -> bool:
+        return bool((self.job or {}).get("spec", {}).get("suspend")) or self.condition("Suspended") is not None
+
+    def condition(self, *types: str) -> Object | None:
+        """The job's condition of one of these types, if its status is True."""
+        conditions = (self.job or {}).get("status", {}).get("conditions") or []
+        return next((entry for entry in conditions if entry["type"] in types and entry["status"] == "True"), None)
+
+    def last_run(self, replica: str) -> Run | None:
+        """Of the replica's youngest pod; None where that has not started."""
+        pod = self.last_pod(replica)
+        runs = [run for run in self.runs.values() if pod and run.uid == pod["metadata"]["uid"]]
+        return max(runs, key=lambda run: run.restart, default=None)
+
+    def last_pod(self, replica: str) -> Object | None:
+        return next((pod for pod in reversed(self.pods.values()) if replica_of(pod) == replica), None)
+
+    def is_up(self, replica: str) -> bool:
+        """Its youngest container runs or has ended well."""
+        run = self.last_run(replica)
+        return run is not None and not run.exit_code and not self._waits_again(run)
+
+    def _waits_again(self, run: Run) -> bool:
+        return run.exit_code is None and any(
+            "waiting" in status.get("state", {}) for status in self.pods[run.uid].get("status", {}).get("containerStatuses", [])
+        )
+
+    @property
+    def all_up(self) -> bool:
+        up = sum(map(self.is_up, self.replicas))
+        return bool(self.replicas) and up >= self.least
+
+    @property
+    def all_ended_well(self) -> bool:
+        """Every replica that was ever there, and as many as are needed."""
+        seen = [replica for replica in self.replicas if self.last_pod(replica)]
+        ended = [run.exit_code == 0 for run in map(self.last_run, seen) if run]
+        return len(seen) >= max(1, self.least) and len(ended) == len(seen) and all(ended)
+
+    def failures(self) -> list[Run]:
+        """The lives that ended badly by themselves, in the order in which they were seen."""
+        return [run for run in self.runs.values() if run.failed]
+
+    def warnings(self, *reasons: str) -> list[str]:
+        """Messages of the job's and the pods' events with one of these reasons, the latest last."""
+        found = [event for event in self.events.values() if event.get("reason") in reasons]
+        return [event["message"] for event in sorted(found, key=_when)]
+
+
+def replica_of(pod: Object) -> str:
+    """`worker-0`; a TrainJob's `node-0`."""
+    labels = pod["metadata"].get("labels", {})
+    if "training.kubeflow.org/replica-type" in labels:
+        return f"{labels['training.kubeflow.org/replica-type']}-{labels['training.kubeflow.org/replica-index']}"
+    return f"node-{labels.get('batch.kubernetes.io/job-completion-index', '0')}"
+
+
+def disruption(pod: Object) -> str:
+    """Why the cluster takes this pod away; '' where it does not."""
+    conditions: Sequence[Object] = pod.get("status", {}).get("conditions") or []
+    for entry in conditions:
+        if entry["type"] == "DisruptionTarget" and entry["status"] == "True":
+            return str(entry.get("reason", "disruption"))
+    return ""
+
+
+def _when(event: Object) -> str:
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return next((time for time in times if time), "") or event["metadata"].get("creationTimestamp", "")

@@ -1,0 +1,229 @@
+"""How a training job ends: whether it has, how, and why in one line."""
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from components import errors
+from components.launch.state import SUCCEEDED, Run, State
+
+Outcome = Literal["succeeded", "user", "retry", "bug"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """In seconds, but for max_restarts.
+
+    start: until all ranks run, the time in a queue (suspended) apart; also after a pod was replaced.
+    job: that the ranks may run; 0 for any.
+    settle: to wait, once a rank has failed, for what else there is to see of the cause.
+    condition: to wait for the operator's word once all ranks have ended well.
+    max_restarts: of ranks that failed by themselves.
+    """
+
+    start: float = 900.0
+    job: float = 0.0
+    settle: float = 3.0
+    condition: float = 120.0
+    max_restarts: int = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    outcome: Outcome
+    cause: str
+
+
+@dataclass
+class Clock:
+    """When, by this process's clock, things about the job became so; None while they are not."""
+
+    down: float | None = None
+    up: float | None = None
+    failed: float | None = None
+    ended: float | None = None
+
+    def heed(self, state: State, now: float) -> None:
+        waits = not state.all_up and not state.is_suspended
+        self.down = (self.down or now) if waits else None
+        if state.all_up and self.up is None:
+            self.up = now
+        self.failed = (self.failed or now) if has_failed(state) else None
+        self.ended = (self.ended or now) if state.all_ended_well else None
+
+
+def decide(state: State, clock: Clock, limits: Limits, now: float) -> Verdict | None:
+    """The job's end, as far as it can be known; None while it goes on."""
+
+    def over(since: float | None, seconds: float) -> bool:
+        return since is not None and now - since >= seconds
+
+    if succeeded(state) or over(clock.ended, limits.condition):
+        return Verdict("succeeded", _success(state))
+    if over(clock.failed, limits.settle):
+        return failure(state)
+    if state.gone:
+        return Verdict("retry", "the training job was deleted by someone else while it ran")
+    failures = state.failures()
+    if len(failures) > limits.max_restarts:
+        last = failures[-1]
+        return Verdict("bug", f"crash loop: {last.replica} restarted {len(failures) - 1} times, last {describe(last)}")
+    if over(clock.down, limits.start):
+        return not_started(state, limits.start)
+    if limits.job and over(clock.up, limits.job):
+        return Verdict("retry", f"the training ran for longer than its limit of {limits.job:.0f} s: raise job_timeout_minutes")
+    return None
+
+
+def succeeded(state: State) -> bool:
+    """A Master decides alone, as it does for the operator; elastic Workers have to end well all of them."""
+    if state.condition(*SUCCEEDED) is None:
+        return False
+    return state.has_master or state.all_ended_well or state.gone
+
+
+def has_failed(state: State) -> bool:
+    """For good: the operator says so, or a rank has failed whose pod nothing starts again, or ran out of memory."""
+    if state.condition("Failed"):
+        return True
+    never = {role.lower() for role, spec in _specs(state).items() if spec.get("restartPolicy") == "Never"}
+    return any(run.out_of_memory or run.replica.rpartition("-")[0] in never for run in state.failures())
+
+
+def failure(state: State) -> Verdict:
+    """Why it failed. One rank's end makes the others fail or be deleted: what was seen first counts.
+
+    But for what says more than a plain code: out of memory, an error that the user can mend, a kill.
+    """
+    failures = state.failures()
+    restarts = f", after {len(failures) - 1} restarts" if len(failures) > 1 and state.condition("Failed") else ""
+    for run in failures:
+        if run.out_of_memory:
+            limit = f" (limit {run.memory_limit})" if run.memory_limit else ""
+            mend = "raise memory_per_worker or lower micro_batch_tokens"
+            return Verdict("user", f"out of memory in {run.replica}{limit}: {mend}")
+    for incident in state.incidents:
+        mine = [run for run in failures if run.replica == incident]
+        if not mine:  # it did not fail by itself
+            return Verdict("retry", taken_away(state, incident))
+        break
+    telling: list[Callable[[Run], bool]] = [
+        lambda run: run.exit_code == errors.UserError.exit_code,
+        lambda run: bool(run.disruption) or (run.exit_code or 0) > 128,
+        lambda run: run.exit_code == errors.TryAgainError.exit_code,
+        lambda run: True,
+    ]
+    present = [run for run in failures if run.replica in state.incidents] or failures
+    for tells in telling:
+        for run in present:
+            if tells(run):
+                return Verdict(outcome_of(run), f"{describe(run)}{restarts}")
+    condition = state.condition("Failed") or {}
+    return Verdict("retry", f"no rank failed by itself; the operator says: {condition.get('message', '')}")
+
+
+def outcome_of(run: Run) -> Outcome:
+    if run.exit_code == errors.UserError.exit_code:
+        return "user"
+    killed = (run.exit_code or 0) > 128 or run.exit_code == errors.TryAgainError.exit_code
+    return "retry" if killed or run.disruption else "bug"
+
+
+def describe(run: Run) -> str:
+    """`worker-1 exited with 1: what it said last`."""
+    said = run.message.splitlines()[-1].strip() if run.message else ""
+    code = run.exit_code or 0
+    end = f"killed by signal {code - 128} ({code})" if code > 128 else f"exited with {code}"
+    if run.out_of_memory:
+        end = f"out of memory ({code}, limit {run.memory_limit})"
+    elif code > 128 and code - 128 in set(signal.Signals):
+        end = f"killed by {signal.Signals(code - 128).name} ({code})"
+    why = f" ({run.disruption})" if run.disruption else ""
+    return f"{run.replica} {end}{why}" + (f": {said}" if said else "")
+
+
+def taken_away(state: State, replica: str) -> str:
+    runs = [run for run in state.runs.values() if run.replica == replica]
+    pod = state.last_pod(replica)
+    reasons = [run.disruption for run in runs if run.disruption]
+    how = f"was taken by the cluster ({reasons[-1]})" if reasons else "was deleted from outside"
+    return f"the pod of {replica} {how}" + (f" on {node}" if pod and (node := pod["spec"].get("nodeName")) else "")
+
+
+def not_started(state: State, seconds: float) -> Verdict:
+    """Why the ranks that are missing are missing: what the user can mend first."""
+    after = f"after {seconds:.0f} s"
+    missing = [replica for replica in state.replicas if not state.is_up(replica)]
+    some = f"{len(missing)} of {len(state.replicas)} pods ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})"
+    for replica in missing:
+        for waiting in _waiting(state, replica):
+            if waiting.get("reason") in HOPELESS:
+                return Verdict("user", f"{replica} cannot start {after}: {waiting['reason']}: {waiting.get('message', '')}")
+    if refused := state.warnings("FailedCreatePod", "FailedCreateService"):
+        return Verdict("user", f"{some} cannot be created {after}: {refused[-1].removeprefix('Error creating: ')}")
+    for replica in missing:
+        if message := _unschedulable(state, replica):
+            return Verdict("retry", f"{some} cannot be scheduled {after}: {message}")
+    if not state.pods:
+        said = "; ".join(state.warnings("FailedScheduling", "Unschedulable")) or "the job has no pods"
+        return Verdict("user", f"{said} {after}: is the training operator running? python -m components.doctor tells")
+    crashed = [run for run in map(state.last_run, missing) if run and run.exit_code]
+    if crashed:
+        return Verdict(outcome_of(crashed[0]), f"{describe(crashed[0])}, and did not start again {after}")
+    return Verdict("retry", f"{some} do not run {after}: {'; '.join(_phases(state, missing))}")
+
+
+HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError") + (
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+)
+"""Reasons of a container that waits for what will not come."""
+
+
+def remarks(state: State) -> list[str]:
+    """What is worth knowing of a job that ended: every rank's end, and what happened on the way."""
+    lines = []
+    for run in sorted(state.runs.values(), key=lambda run: (run.replica, run.number)):
+        later = any(other.replica == run.replica and other.number > run.number for other in state.runs.values())
+        if run.exit_code is None:
+            lines.append(f"{run.replica} {'was lost' if later or state.gone else 'still ran'}")
+        elif run.failed or run.disruption:
+            lines.append(describe(run) + (", and was started again" if later else ""))
+        elif run.swept and run.exit_code:
+            lines.append(f"{run.replica} was stopped before its end ({run.exit_code})")
+    return lines
+
+
+def _success(state: State) -> str:
+    ended = sum(run.exit_code == 0 for run in map(state.last_run, state.replicas) if run)
+    return f"{ended} of {len(state.replicas)} pods ended well"
+
+
+def _specs(state: State) -> dict[str, dict[str, str]]:
+    spec = (state.job or {}).get("spec", {})
+    return spec.get("pytorchReplicaSpecs") or ({"node": {"restartPolicy": "Never"}} if "trainer" in spec else {})
+
+
+def _waiting(state: State, replica: str) -> list[dict[str, str]]:
+    status = (state.last_pod(replica) or {}).get("status", {})
+    containers = status.get("containerStatuses", []) + status.get("initContainerStatuses", [])
+    return [container["state"]["waiting"] for container in containers if container.get("state", {}).get("waiting")]
+
+
+def _unschedulable(state: State, replica: str) -> str:
+    for entry in (state.last_pod(replica) or {}).get("status", {}).get("conditions") or []:
+        if entry["type"] == "PodScheduled" and entry["status"] == "False":
+            return str(entry.get("message", "Unschedulable"))
+    return ""
+
+
+def _phases(state: State, replicas: list[str]) -> list[str]:
+    lines = []
+    for replica in replicas:
+        pod = state.last_pod(replica)
+        reasons = ", ".join(filter(None, (waiting.get("reason") for waiting in _waiting(state, replica))))
+        phase = pod.get("status", {}).get("phase", "Pending") if pod else "no pod"
+        lines.append(f"{replica} {phase}{f' ({reasons})' if reasons else ''}")
+    return lines
