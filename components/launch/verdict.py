@@ -72,7 +72,7 @@ def decide(state: State, clock: Clock, limits: Limits, now: float) -> Verdict | 
     if over(clock.down, limits.start):
         return not_started(state, limits.start)
     if limits.job and over(clock.up, limits.job):
-        return Verdict("retry", f"the training ran for longer than its limit of {limits.job:.0f} s: raise job_timeout_minutes")
+        return Verdict("user", f"the training ran for longer than its limit of {limits.job:.0f} s: raise job_timeout_minutes")
     return None
 
 
@@ -97,28 +97,27 @@ def failure(state: State) -> Verdict:
     But for what says more than a plain code: out of memory, an error that the user can mend, a kill.
     """
     failures = state.failures()
-    restarts = f", after {len(failures) - 1} restarts" if len(failures) > 1 and state.condition("Failed") else ""
     for run in failures:
         if run.out_of_memory:
             limit = f" (limit {run.memory_limit})" if run.memory_limit else ""
             mend = "raise memory_per_worker or lower micro_batch_tokens"
             return Verdict("user", f"out of memory in {run.replica}{limit}: {mend}")
-    for incident in state.incidents:
-        mine = [run for run in failures if run.replica == incident]
-        if not mine:  # it did not fail by itself
-            return Verdict("retry", taken_away(state, incident))
-        break
+    failing = [run for run in failures if run.replica in state.incidents]
+    if state.incidents and (failing or not failures):
+        first = state.incidents[0]
+        if all(run.replica != first for run in failing):  # it did not fail by itself, and the others because of it
+            return Verdict("retry", taken_away(state, first))
     telling: list[Callable[[Run], bool]] = [
         lambda run: run.exit_code == errors.UserError.exit_code,
         lambda run: bool(run.disruption) or (run.exit_code or 0) > 128,
         lambda run: run.exit_code == errors.TryAgainError.exit_code,
         lambda run: True,
     ]
-    present = [run for run in failures if run.replica in state.incidents] or failures
     for tells in telling:
-        for run in present:
+        for run in failing or failures:  # what failed before and was started again counts where nothing else did
             if tells(run):
-                return Verdict(outcome_of(run), f"{describe(run)}{restarts}")
+                lives = sum(other.replica == run.replica for other in state.runs.values())
+                return Verdict(outcome_of(run), describe(run) + (f", after {lives - 1} restarts" if lives > 1 else ""))
     condition = state.condition("Failed") or {}
     return Verdict("retry", f"no rank failed by itself; the operator says: {condition.get('message', '')}")
 
@@ -186,13 +185,14 @@ def remarks(state: State) -> list[str]:
     """What is worth knowing of a job that ended: every rank's end, and what happened on the way."""
     lines = []
     for run in sorted(state.runs.values(), key=lambda run: (run.replica, run.number)):
-        later = any(other.replica == run.replica and other.number > run.number for other in state.runs.values())
+        again = any(other.replica == run.replica and other.number > run.number for other in state.runs.values())
+        then = ", and was started again" if again else ""
         if run.exit_code is None:
-            lines.append(f"{run.replica} {'was lost' if later or state.gone else 'still ran'}")
+            lines.append(f"{run.replica} {'was lost' if again or state.gone else 'still ran, and is stopped'}{then}")
         elif run.failed or run.disruption:
-            lines.append(describe(run) + (", and was started again" if later else ""))
+            lines.append(f"{describe(run)}{then}")
         elif run.swept and run.exit_code:
-            lines.append(f"{run.replica} was stopped before its end ({run.exit_code})")
+            lines.append(f"{run.replica} was stopped before its end ({run.exit_code}){then}")
     return lines
 
 
