@@ -46,14 +46,14 @@ class Run:
 
 @dataclass
 class State:
-    """`incidents` holds, in the order in which they were seen, the replicas whose present pod failed or was taken away."""
+    """`incidents`: the replicas whose present pod `failed` by itself or was `taken` away, in the order in which it was seen."""
 
     job: Object | None = None
     gone: bool = False
     pods: dict[str, Object] = field(default_factory=dict)
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     events: dict[str, Object] = field(default_factory=dict)
-    incidents: list[str] = field(default_factory=list)
+    incidents: dict[str, str] = field(default_factory=dict)
 
     def tell_job(self, kind: str, job: Object) -> None:
         self.job = job
@@ -66,7 +66,7 @@ class State:
     def tell_pod(self, kind: str, pod: Object) -> None:
         uid, replica = pod["metadata"]["uid"], replica_of(pod)
         if uid not in self.pods and any(replica_of(other) == replica for other in self.pods.values()):
-            self.incidents = [name for name in self.incidents if name != replica]  # replaced
+            self.incidents.pop(replica, None)  # replaced
         self.pods[uid] = {**pod, "present": kind != "DELETED"}
         deleted = kind == "DELETED" or "deletionTimestamp" in pod["metadata"]
         for status in pod.get("status", {}).get("containerStatuses", []):
@@ -79,8 +79,8 @@ class State:
             elif running := status.get("state", {}).get("running"):
                 self._tell_run(pod, replica, count, running, swept=False)
         ended_well = [run for run in self.runs.values() if run.uid == uid and run.exit_code == 0]
-        if deleted and not ended_well and replica not in self.incidents:
-            self.incidents.append(replica)
+        if deleted and not ended_well:
+            self.incidents.setdefault(replica, "taken")
 
     def _tell_run(self, pod: Object, replica: str, restart: int, state: Object, swept: bool) -> None:
         uid = pod["metadata"]["uid"]
@@ -90,15 +90,15 @@ class State:
             run = self.runs[uid, restart] = Run(replica, number, pod["metadata"]["name"], uid, restart)
             limits = pod["spec"]["containers"][0].get("resources", {}).get("limits", {})
             run.memory_limit = limits.get("memory", "")
-            self.incidents = [name for name in self.incidents if name != replica]  # started again
+            self.incidents.pop(replica, None)  # started again
         run.started = state.get("startedAt") or run.started
         run.disruption = run.disruption or disruption(pod)
         if "exitCode" in state and run.exit_code is None:
             run.exit_code = state["exitCode"]
             run.reason, run.message = state.get("reason", ""), state.get("message", "").strip()
             run.finished, run.swept = state.get("finishedAt", ""), swept
-            if run.failed and replica not in self.incidents:
-                self.incidents.append(replica)
+            if run.failed:
+                self.incidents.setdefault(replica, "failed")
 
     # --- what follows from it ---
 

@@ -102,11 +102,11 @@ def failure(state: State) -> Verdict:
             limit = f" (limit {run.memory_limit})" if run.memory_limit else ""
             mend = "raise memory_per_worker or lower micro_batch_tokens"
             return Verdict("user", f"out of memory in {run.replica}{limit}: {mend}")
-    failing = [run for run in failures if run.replica in state.incidents]
-    if state.incidents and (failing or not failures):
-        first = state.incidents[0]
-        if all(run.replica != first for run in failing):  # it did not fail by itself, and the others because of it
-            return Verdict("retry", taken_away(state, first))
+    failing = [run for run in failures if state.incidents.get(run.replica) == "failed"]
+    for replica, incident in state.incidents.items():
+        if incident == "taken" and (failing or not failures):  # those that failed after it failed because of it
+            return Verdict("retry", taken_away(state, replica))
+        break
     telling: list[Callable[[Run], bool]] = [
         lambda run: run.exit_code == errors.UserError.exit_code,
         lambda run: bool(run.disruption) or (run.exit_code or 0) > 128,
