@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from components.errors import UserError
+from components.image import TRAIN_IMAGE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Method = Literal["scala", "plain", "rdrop", "pgd", "freelb", "smart"]
@@ -22,6 +23,7 @@ Scaling = Literal["sqrt", "linear", "none"]
 Precision = Literal["auto", "bf16", "fp16", "fp32", "fp64"]
 PerturbationNorm = Literal["l2", "linf"]
 PerturbationScope = Literal["sequence", "token"]
+Launcher = Literal["auto", "torchrun", "pytorchjob", "trainjob"]
 Divergence = Literal["symmetric_kl", "kl", "js", "mse", "label"]
 PerturbationDirection = Literal["divergence", "label"]
 PerturbationDropout = Literal["independent", "shared"]
@@ -121,8 +123,61 @@ seed: int = 0
 log_interval: int = 10
 """Updates from one flush of the metrics to the next, and from one log line to the next where there is no terminal."""
 
+# --- where the ranks run ---
+
 num_processes: int = 1
-"""Ranks that torchrun starts on this machine."""
+"""Ranks that torchrun starts on this machine, or in each pod of a training job; there, one for each GPU if it has any."""
+
+launcher: Launcher = "auto"
+"""How the ranks come to life: `torchrun` in the step itself, a `pytorchjob` (Kubeflow training operator), a `trainjob`
+(Kubeflow Trainer v2), or `auto`: torchrun on your machine, a PyTorchJob on a cluster."""
+
+num_workers: int = 1
+"""Pods of the training job."""
+
+min_workers: int = 0
+"""Fewest pods that may go on training while lost ones are replaced (pytorchjob). 0: all are needed, and a job that loses one
+starts again from its last checkpoint."""
+
+num_gpus_per_worker: int = 0
+"""GPUs of each pod, with a rank each. 0: those that the step itself asks for, or none."""
+
+cpu_per_worker: str = ""
+"""CPUs of each pod, as Kubernetes has them: 8, 500m. Empty: what the step itself asks for."""
+
+memory_per_worker: str = ""
+"""Memory of each pod: 64Gi. Empty: what the step itself asks for."""
+
+shared_memory: str = "1Gi"
+"""Size of /dev/shm in each pod, which counts as its memory."""
+
+queue: str = ""
+"""Kueue's local queue to wait in; the wait does not count as start. Empty: none."""
+
+priority_class: str = ""
+"""Priority class of the pods (pytorchjob)."""
+
+image_pull_secrets: list[str] = []
+"""Names of the secrets to pull the image with."""
+
+training_runtime: str = "torch-distributed"
+"""Training runtime that a trainjob refers to."""
+
+train_image: str = TRAIN_IMAGE
+"""Image of the training job's pods."""
+
+job_storage: str = ""
+"""Folder of a shared volume that the step and the job's pods have both mounted, by which they exchange files. Empty: the
+artifacts' own place in the object store."""
+
+start_timeout_minutes: float = 15.0
+"""How long until all pods of the training job run: then the step ends with what keeps them from it."""
+
+job_timeout_minutes: float = 0.0
+"""How long the training job may run; 0: as long as it takes."""
+
+max_restarts: int = 3
+"""How often a training job starts again, from its last checkpoint, when pods of it were preempted, evicted or lost."""
 
 # --- noise; symbols as in arXiv 2201.12469. In brackets, the methods that use it ---
 
@@ -238,6 +293,9 @@ pipeline_task_id: str
 """Id of this task of the pipeline run, for the manifest."""
 
 # --- artifacts between the components ---
+
+logs: Any
+"""The logs of all ranks of the training job, one file for each life of each; empty where torchrun ran in the step itself."""
 
 dataset: Any
 """The tokenized task: a folder with a Parquet file per split, the tokenizer and a manifest."""

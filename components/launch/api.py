@@ -60,7 +60,7 @@ class Patience:
     """
 
     total: float = 1800.0
-    answer: float = 60.0
+    answer: float = 15.0
     pause: float = 0.5
     longest: float = 30.0
     watch: float = 60.0

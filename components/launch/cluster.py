@@ -210,6 +210,8 @@ def get(api: Api, kind: Kind, name: str) -> Object | None:
 
 def owner(api: Api, pod_name: str) -> Object | None:
     """What a job of ours is to die with: the workflow that our own pod belongs to, else the pod; None if it cannot be read."""
+    if not pod_name:
+        return None
     try:
         pod = api.request("GET", f"{PODS}/{pod_name}")
     except ApiError:

@@ -1,17 +1,30 @@
 """components.train as a KFP component. The one place that knows both the training stage and how its ranks come to life."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
-from components.image import IMAGE
+from components.image import TRAIN_IMAGE
 from components.parameters import documented
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(
+    base_image=TRAIN_IMAGE,
+    install_kfp_package=False,
+    # What a pipeline's author asks for on the step is meant for the ranks.
+    task_config_passthroughs=[
+        dsl.TaskConfigField.RESOURCES,
+        dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
+        dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,
+        dsl.TaskConfigField.KUBERNETES_AFFINITY,
+        dsl.TaskConfigPassthrough(field=dsl.TaskConfigField.ENV, apply_to_task=True),
+        dsl.TaskConfigPassthrough(field=dsl.TaskConfigField.KUBERNETES_VOLUMES, apply_to_task=True),
+    ],
+)
 @documented
 def train(
     dataset: Input[Dataset],
     trained: Output[Model],
+    logs: Output[Artifact],
     model: str,
     method: str,
     optimizer: str,
@@ -47,17 +60,34 @@ def train(
     perturbation_interval: int,
     perturbation_fraction: float,
     num_processes: int,
+    launcher: str,
+    num_workers: int,
+    min_workers: int,
+    num_gpus_per_worker: int,
+    cpu_per_worker: str,
+    memory_per_worker: str,
+    shared_memory: str,
+    queue: str,
+    priority_class: str,
+    image_pull_secrets: list[str],
+    training_runtime: str,
+    train_image: str,
+    job_storage: str,
+    start_timeout_minutes: float,
+    job_timeout_minutes: float,
+    max_restarts: int,
     experiment: str,
     tracking_uri: str,
     pipeline_run_id: str,
     pipeline_task_id: str,
+    task_config: dsl.TaskConfig,
 ):
     """Fine-tune a pre-trained transformer on tokenized data."""
     from pathlib import Path
 
     from components.artifacts import artifact_metadata, read_manifest
     from components.errors import exit_codes
-    from components.launch.torchrun import launched
+    from components.launch.placement import Placement, Places, launched
     from components.provenance import set_run
     from components.train.stage import plan
 
@@ -99,6 +129,29 @@ def train(
         "perturbation_interval": perturbation_interval,
         "perturbation_fraction": perturbation_fraction,
     }
+    placement = Placement(
+        num_processes=num_processes,
+        launcher=launcher,
+        num_workers=num_workers,
+        min_workers=min_workers,
+        num_gpus_per_worker=num_gpus_per_worker,
+        cpu_per_worker=cpu_per_worker,
+        memory_per_worker=memory_per_worker,
+        shared_memory=shared_memory,
+        queue=queue,
+        priority_class=priority_class,
+        image_pull_secrets=image_pull_secrets,
+        training_runtime=training_runtime,
+        train_image=train_image,
+        job_storage=job_storage,
+        start_timeout_minutes=start_timeout_minutes,
+        job_timeout_minutes=job_timeout_minutes,
+        max_restarts=max_restarts,
+        task_config=task_config,
+    )
+    places = Places(
+        dataset=(Path(dataset.path), dataset.uri), trained=(Path(trained.path), trained.uri), logs=(Path(logs.path), logs.uri)
+    )
     set_run(pipeline_run_id, pipeline_task_id)
     with exit_codes(beside=trained.path):
         manifest = plan(arguments).cached()
@@ -106,7 +159,7 @@ def train(
             trained.metadata["cached"] = True
         else:
             # MLflow takes seconds to import, and so does torch: the ranks start meanwhile.
-            with launched(arguments, num_processes) as wait:
+            with launched(arguments, placement, places) as wait:
                 from components.tracking import stage_run
 
                 with stage_run(
