@@ -1,6 +1,7 @@
 """What a Kubernetes API server does with a request, over the recorded objects; and the handles by which a test moves it."""
 
 import secrets
+import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -61,6 +62,25 @@ class Cluster:
     def fail_all(self, kind: str = "") -> None:
         """Fail every request, until it is called without a kind."""
         self._always = kind and _kind(kind)
+
+    def moment(self) -> float:
+        """How many recorded seconds have passed since the last job was created; negative before any."""
+        with self.objects.changed:
+            latest = next(reversed(self.objects.jobs.values()), None)
+            return self.objects.now() - latest.start if latest else -1.0
+
+    def wait_until(self, moment: float) -> None:
+        """Sleep till a job was created and its recording has come to that second."""
+        with self.objects.changed:
+            assert self.objects.changed.wait_for(lambda: self.objects.jobs, timeout=60), "no job was created"
+        time.sleep(max(0.0, moment - self.moment()) / self.objects.speed)
+
+    def skip_to(self, moment: float) -> None:
+        """Put the clock forward; what was due till then happens at once."""
+        with self.objects.changed:
+            self.objects.ahead += max(0.0, moment - self.moment())
+            self.objects.advance()
+            self.objects.changed.notify_all()
 
     def left_behind(self) -> list[str]:
         """Names of jobs that were not deleted, and of pods that would still run on."""
