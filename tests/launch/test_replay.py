@@ -123,9 +123,10 @@ def test_a_log_is_followed_to_the_container_s_end_and_goes_on_from_a_time() -> N
         )
         cluster.wait_until(4)
         first = list(lines(cluster, f"{log}&follow=true&timestamps=true"))
-        assert 6.7 < cluster.moment() < 9
+        assert cluster.moment() > 6.7
         text = load("03")["logs"]["@JOB@-worker-0"]
         assert [line.split(" ", 1)[1] for line in first] == text[0].splitlines()
+        cluster.skip_to(8)
         assert ask(cluster, f"{log}&previous=true")[1].splitlines() == text[0].splitlines()
         cluster.skip_to(20)
         second = list(lines(cluster, f"{log}&timestamps=true"))
