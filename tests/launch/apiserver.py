@@ -8,6 +8,7 @@ from asked import TRUE, Request, kind_of, selected
 from recorded import ApiError, Json, Objects, Run, load, merged
 
 REVIEWS = "authorization.k8s.io/v1"
+# reset: no answer, or a stream cut in the middle; lost: done, but no answer; timeout: silence until the client gives up.
 KINDS = ("reset", "lost", "timeout", "429", "500", "503", "410")
 
 
