@@ -55,7 +55,7 @@ class Answering(BaseHTTPRequestHandler):
         self.chunks = 0
         if self.fault == "timeout":
             self.hold()
-        streaming = request.verb == "watch" or bool(request.subresource == "log" and request.query.get("follow"))
+        streaming = request.verb == "watch" or (request.subresource == "log" and request.query.get("follow") in TRUE)
         if self.fault == "reset" and not streaming:
             self.hang_up()
         try:
@@ -83,7 +83,8 @@ class Answering(BaseHTTPRequestHandler):
         elif r.subresource == "log":
             self.send_log(r)
         elif (r.verb, r.resource) == ("create", "pytorchjobs") and (refusal := cluster.refusal()):
-            text = refusal["body"].replace("@JOB@", body["metadata"]["name"]).replace("@NAMESPACE@", r.namespace)
+            name = body["metadata"].get("name", "")
+            text = refusal["body"].replace("@JOB@", name).replace("@NAMESPACE@", r.namespace)
             self.send(refusal["status"], text.encode(), refusal["headers"])
         else:
             with cluster.objects.changed:

@@ -1,13 +1,14 @@
 """What a Kubernetes API server does with a request, over the recorded objects; and the handles by which a test moves it."""
 
 import secrets
+import time
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
-from asked import Request, kind_of, selected
+from asked import TRUE, Request, kind_of, selected
 from recorded import ApiError, Json, Objects, Run, load, merged
 
 REVIEWS = "authorization.k8s.io/v1"
+# reset: no answer, or a stream cut in the middle; lost: done, but no answer; timeout: silence until the client gives up.
 KINDS = ("reset", "lost", "timeout", "429", "500", "503", "410")
 
 
@@ -61,6 +62,25 @@ class Cluster:
     def fail_all(self, kind: str = "") -> None:
         """Fail every request, until it is called without a kind."""
         self._always = kind and _kind(kind)
+
+    def moment(self) -> float:
+        """How many recorded seconds have passed since the last job was created; negative before any."""
+        with self.objects.changed:
+            latest = next(reversed(self.objects.jobs.values()), None)
+            return self.objects.now() - latest.start if latest else -1.0
+
+    def wait_until(self, moment: float) -> None:
+        """Sleep till a job was created and its recording has come to that second."""
+        with self.objects.changed:
+            assert self.objects.changed.wait_for(lambda: self.objects.jobs, timeout=60), "no job was created"
+        time.sleep(max(0.0, moment - self.moment()) / self.objects.speed)
+
+    def skip_to(self, moment: float) -> None:
+        """Put the clock forward; what was due till then happens at once."""
+        with self.objects.changed:
+            self.objects.ahead += max(0.0, moment - self.moment())
+            self.objects.advance()
+            self.objects.changed.notify_all()
 
     def left_behind(self) -> list[str]:
         """Names of jobs that were not deleted, and of pods that would still run on."""
@@ -150,33 +170,27 @@ class Cluster:
         item = self.item(r)
         version = body.get("metadata", {}).get("resourceVersion")
         if version not in (None, item["metadata"]["resourceVersion"]):
-            message = f'Operation cannot be fulfilled on {r.qualified()} "{r.name}": the object has been modified; '
-            raise ApiError(
-                409, "Conflict", f"{message}please apply your changes to the latest version and try again", **r.details()
-            )
+            message = f'Operation cannot be fulfilled on {r.qualified()} "{r.name}": the object has been modified; please'
+            message += " apply your changes to the latest version and try again"
+            raise ApiError(409, "Conflict", message, **r.details())
         return self.objects.patch(r.resource, item, body)
 
     def delete(self, r: Request, options: Json) -> Json:
         item = self.item(r)
         uid, wanted = item["metadata"]["uid"], options.get("preconditions", {}).get("uid")
         if wanted not in (None, uid):
-            message = (
-                f'Operation cannot be fulfilled on {item["kind"]}.{r.group} "{r.name}": the UID in the precondition ({wanted})'
+            message = f'Operation cannot be fulfilled on {item["kind"]}.{r.group} "{r.name}": the UID in the precondition '
+            message += (
+                f"({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
             )
-            message += f" does not match the UID in record ({uid}). The object might have been deleted and then recreated"
             raise ApiError(409, "Conflict", message, **r.details() | {"kind": item["kind"]})
         foreground = (options.get("propagationPolicy") or r.query.get("propagationPolicy")) == "Foreground"
         if "dryRun" not in r.query and not options.get("dryRun"):
             item = self.objects.delete(r.resource, item, foreground=foreground)
         if foreground or r.resource == "pods":
             return item
-        return {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Success",
-            "details": r.details() | {"uid": uid},
-        }
+        details = r.details() | {"uid": uid}
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
     def listing(self, r: Request) -> Json:
         self.objects.advance()
@@ -196,8 +210,8 @@ class Cluster:
             return None
         job = self.objects.job_of(pod)
         if job and job.is_lost(self.objects.now()):
-            asked = f"?{urlsplit(r.path).query}" if r.query.get("follow") else ""
-            where = f"https://10.0.0.11:10250/containerLogs/{r.namespace}/{r.name}/{container or 'pytorch'}{asked}"
+            follow = "?follow=true" if r.query.get("follow") in TRUE else ""
+            where = f"https://10.0.0.11:10250/containerLogs/{r.namespace}/{r.name}/{container or 'pytorch'}{follow}"
             raise ApiError(500, "", f'Get "{where}": dial tcp 10.0.0.11:10250: connect: connection refused')
         container = container or pod["spec"]["containers"][0]["name"]
         if container in [one["name"] for one in pod["spec"].get("initContainers", [])]:
@@ -205,7 +219,7 @@ class Cluster:
         status = next((one for one in pod["status"].get("containerStatuses", []) if one["name"] == container), None)
         runs = [run for run in job.runs[pod["metadata"]["uid"]] if run.start <= self.objects.now()] if job else []
         named = f'container "{container}" in pod "{r.name}"'
-        if r.query.get("previous") == "true":
+        if r.query.get("previous") in TRUE:
             runs = [run for run in runs if status and run.attempt < status["restartCount"]]
             if not runs:
                 raise ApiError(400, "BadRequest", f"previous terminated {named} not found")
