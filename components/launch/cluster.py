@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from components.launch.access import missing
 from components.launch.api import EVENTS, JOBS, PODS, TRAIN_JOBS, Api, ApiError, Object, connect
 from components.launch.job import DIGEST, RUN_LABEL, TASK_LABEL, Job, Kind, label_value, manifest
 from components.launch.logs import Logs
-from components.launch.state import State
-from components.launch.verdict import Clock, Limits, Verdict, decide, remarks
+from components.launch.state import Run, State
+from components.launch.verdict import Clock, Limits, Verdict, decide, remarks, standing
 from components.launch.watch import Watch, run_safely
 
 PATHS: dict[Kind, str] = {"pytorchjob": JOBS, "trainjob": TRAIN_JOBS}
@@ -46,27 +46,25 @@ def run_to_end(api: Api, job: Job, kind: Kind, limits: Limits, logs_dir: Path) -
 
 @dataclass(frozen=True)
 class Ran:
+    """How one job ended. `runs`: every life of every rank."""
+
     verdict: Verdict
-    remarks: list[str]
+    runs: list[Run]
     had_started: bool
 
 
 def run_once(api: Api, job: Job, kind: Kind, limits: Limits, logs_dir: Path) -> Ran:
     """Create the job, or take over the one that an earlier try of the task left, see it to its end, and delete it."""
-    created = create(api, kind, manifest(job, kind))
-    uid = created["metadata"]["uid"]
-    print(f"train: {created['kind']} {job.name} in namespace {api.namespace}", flush=True)
+    body = manifest(job, kind)
     try:
-        ran = watch_over(api, kind, created, limits, logs_dir)
-    except TryAgainError:  # the API is away: nothing can be deleted, and the job may well go on
+        created = create(api, kind, body)
+        print(f"train: {created['kind']} {job.name} in namespace {api.namespace}", flush=True)
+        return watch_over(api, kind, created, limits, logs_dir)
+    except (SystemExit, KeyboardInterrupt):
+        there = get(api, kind, job.name)
+        if there and is_ours(there, body):
+            delete(api, kind, job.name, there["metadata"]["uid"])
         raise
-    except BaseException:  # Ctrl-C, SIGTERM
-        delete(api, kind, job.name, uid)
-        raise
-    for remark in ran.remarks:
-        print(f"train: {remark}", flush=True)
-    print(f"train: {ran.verdict.outcome}: {ran.verdict.cause}", flush=True)
-    return ran
 
 
 def error_of(verdict: Verdict) -> StageError:
@@ -88,22 +86,23 @@ def create(api: Api, kind: Kind, body: Object) -> Object:
             if error.status != 409:
                 raise refused(error, kind, api.namespace) from None
         there = get(api, kind, name)
-        if there is None:
-            continue
-        theirs, ours = there["metadata"].get("labels", {}), body["metadata"]["labels"]
-        if any(theirs.get(key) != ours.get(key) for key in (RUN_LABEL, TASK_LABEL)):
-            raise UserError(f"there is a {there['kind']} {name} that is not this run's: delete it, or submit the run again")
-        deleting = "deletionTimestamp" in there["metadata"]
-        same = there["metadata"].get("annotations", {}).get(DIGEST) == body["metadata"]["annotations"][DIGEST]
-        state = State(job=there)
-        if same and not deleting and not state.condition("Failed"):
-            return there
-        if not deleting:
+        if there and "deletionTimestamp" not in there["metadata"]:
+            if not is_ours(there, body):
+                raise UserError(f"there is a {there['kind']} {name} that is not this run's: delete it, or submit the run again")
+            same = there["metadata"].get("annotations", {}).get(DIGEST) == body["metadata"]["annotations"][DIGEST]
+            if same and not State(job=there).condition("Failed"):
+                return there
             delete(api, kind, name, there["metadata"]["uid"])
             await_gone(api, kind, name, partial(time.sleep, api.patience.pause))
-        elif time.monotonic() > until:
-            raise TryAgainError(f"an earlier {there['kind']} {name} is still being deleted")
+        if time.monotonic() > until:
+            raise TryAgainError(f"an earlier {body['kind']} {name} is still being deleted")
         time.sleep(api.patience.pause)
+
+
+def is_ours(there: Object, body: Object) -> bool:
+    """Of this very task of this very run."""
+    theirs, ours = there["metadata"].get("labels", {}), body["metadata"]["labels"]
+    return all(theirs.get(key) == ours.get(key) for key in (RUN_LABEL, TASK_LABEL))
 
 
 def watch_over(api: Api, kind: Kind, created: Object, limits: Limits, logs_dir: Path) -> Ran:
@@ -145,19 +144,26 @@ def watch_over(api: Api, kind: Kind, created: Object, limits: Limits, logs_dir: 
         start(EVENTS, {"fieldSelector": f"involvedObject.name={about}"}, partial(tell, state.tell_event, lambda item: True), {})
 
     try:
-        verdict = None
+        verdict, stood = None, ""
         while verdict is None:
             _hear(news, api.patience.pause)
             logs.follow_new()
             clock.heed(state, time.monotonic())
+            if (stands := standing(state)) and stands != stood:
+                logs.say(stands)
+                stood = stands
             verdict = decide(state, clock, limits, time.monotonic())
         if verdict.outcome == "succeeded":
             logs.wait(limits.settle)
-        said = remarks(state)  # before our own deleting has its say
+        for line in (*remarks(state), f"{verdict.outcome}: {verdict.cause}"):  # before our own deleting has its say
+            logs.say(line)
         delete(api, kind, name, uid)
         await_gone(api, kind, name, partial(_hear, news, api.patience.pause))
         logs.wait(limits.settle)
-        return Ran(verdict, said, clock.up is not None)
+        _hear(news, 0)
+        if verdict.run and not verdict.run.message and (line := logs.last_line(verdict.run)):
+            verdict = replace(verdict, cause=f"{verdict.cause}: {line}")
+        return Ran(verdict, list(state.runs.values()), clock.up is not None)
     finally:
         stopped.set()
 
@@ -227,7 +233,7 @@ def refused(error: ApiError, kind: Kind, namespace: str) -> UserError:
         return UserError(
             f"the cluster does not accept our credentials ({error.message}): is the service account's token valid?"
         )
-    if error.status == 404:
+    if error.status == 404 and not error.reason:  # an API that is not there answers with plain text
         return UserError(f"the cluster does not know {kind}s: install the {INSTALL[kind]}, or choose another launcher")
     if error.status == 403 and "admission webhook" not in error.message and "violates PodSecurity" not in error.message:
         return UserError(f"no rights in namespace {namespace}: {error.message}; see k8s/base")
@@ -237,7 +243,7 @@ def refused(error: ApiError, kind: Kind, namespace: str) -> UserError:
 def _hear(news: "queue.SimpleQueue[Callable[[], None]]", seconds: float) -> None:
     """All that is new, after waiting for it at most so long."""
     try:
-        news.get(timeout=seconds)()
+        news.get(seconds > 0, seconds)()
         while True:
             news.get_nowait()()
     except queue.Empty:

@@ -13,9 +13,15 @@ from components.launch.state import Run, State
 STAMP = re.compile(rb"^(\S+?)(?:\.(\d+))?(Z|[+-]\d\d:\d\d) ")
 
 
+def file_name(run: Run) -> str:
+    return f"{run.replica}.{run.number}.log"
+
+
 @dataclass
 class Logs:
-    """Follows every life of every rank that `state` tells of. `folder` gets REPLICA.NUMBER.log, with the cluster's stamps."""
+    """Follows every life of every rank that `state` tells of. `folder` gets REPLICA.NUMBER.log, with the cluster's stamps,
+    and job.log.
+    """
 
     api: Api
     state: State
@@ -38,7 +44,7 @@ class Logs:
             thread.join(max(0.0, until - time.monotonic()))
 
     def _follow(self, run: Run) -> None:
-        with (self.folder / f"{run.replica}.{run.number}.log").open("wb") as file:
+        with (self.folder / file_name(run)).open("wb") as file:
             try:
                 _Follower(self, run, file.write).run()
             except TryAgainError as error:
@@ -49,11 +55,22 @@ class Logs:
         with self.printing:
             print(f"[{prefix}] {line}", flush=True)
 
+    def say(self, line: str) -> None:
+        """Of the job as a whole: here, and in job.log beside the ranks' files."""
+        with self.printing, (self.folder / "job.log").open("a") as file:
+            print(f"train: {line}", flush=True)
+            print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}", file=file)
+
     def warn_once(self, message: str) -> None:
         if message not in self.refused:
             self.refused.add(message)
-            with self.printing:
-                print(f"warning: {message}", flush=True)
+            self.say(f"warning: {message}")
+
+    def last_line(self, run: Run) -> str:
+        """What a rank said last; '' where nothing is known."""
+        path = self.folder / file_name(run)
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        return STAMP.sub(b"", lines[-1]).decode(errors="replace").strip() if lines else ""
 
 
 class _Follower:

@@ -6,6 +6,7 @@ containers that were replaced. A job's counters and conditions flap, vanish and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from components.launch.api import Object
 
@@ -46,14 +47,14 @@ class Run:
 
 @dataclass
 class State:
-    """`incidents`: the replicas whose present pod `failed` by itself or was `taken` away, in the order in which it was seen."""
+    """`incidents`: the replicas whose present pod `failed` by itself or was `taken` away, and since when."""
 
     job: Object | None = None
     gone: bool = False
     pods: dict[str, Object] = field(default_factory=dict)
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     events: dict[str, Object] = field(default_factory=dict)
-    incidents: dict[str, str] = field(default_factory=dict)
+    incidents: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def tell_job(self, kind: str, job: Object) -> None:
         self.job = job
@@ -80,7 +81,7 @@ class State:
                 self._tell_run(pod, replica, count, running, swept=False)
         ended_well = [run for run in self.runs.values() if run.uid == uid and run.exit_code == 0]
         if deleted and not ended_well:
-            self.incidents.setdefault(replica, "taken")
+            self.incidents.setdefault(replica, ("taken", _deleted_at(pod)))
 
     def _tell_run(self, pod: Object, replica: str, restart: int, state: Object, swept: bool) -> None:
         uid = pod["metadata"]["uid"]
@@ -98,7 +99,7 @@ class State:
             run.reason, run.message = state.get("reason", ""), state.get("message", "").strip()
             run.finished, run.swept = state.get("finishedAt", ""), swept
             if run.failed:
-                self.incidents.setdefault(replica, "failed")
+                self.incidents.setdefault(replica, ("failed", run.finished))
 
     # --- what follows from it ---
 
@@ -151,6 +152,13 @@ class State:
             "waiting" in status.get("state", {}) for status in self.pods[run.uid].get("status", {}).get("containerStatuses", [])
         )
 
+    def is_out_of_touch(self, replica: str) -> bool:
+        """Its container runs, as far as is known, and its node does not answer."""
+        pod, run = self.last_pod(replica), self.last_run(replica)
+        conditions = (pod or {}).get("status", {}).get("conditions") or []
+        ready = {entry["type"]: entry["status"] for entry in conditions}.get("Ready")
+        return run is not None and run.exit_code is None and ready == "False"
+
     @property
     def all_up(self) -> bool:
         up = sum(map(self.is_up, self.replicas))
@@ -167,6 +175,11 @@ class State:
         """The lives that ended badly by themselves, in the order in which they were seen."""
         return [run for run in self.runs.values() if run.failed]
 
+    def first_incident(self) -> tuple[str, str]:
+        """(replica, what) of the earliest; within a second, of the first that was seen. ('', '') where there is none."""
+        earliest = sorted(self.incidents.items(), key=lambda incident: incident[1][1])
+        return next(((replica, what) for replica, (what, _) in earliest), ("", ""))
+
     def warnings(self, *reasons: str) -> list[str]:
         """Messages of the job's and the pods' events with one of these reasons, the latest last."""
         found = [event for event in self.events.values() if event.get("reason") in reasons]
@@ -179,6 +192,16 @@ def replica_of(pod: Object) -> str:
     if "training.kubeflow.org/replica-type" in labels:
         return f"{labels['training.kubeflow.org/replica-type']}-{labels['training.kubeflow.org/replica-index']}"
     return f"node-{labels.get('batch.kubernetes.io/job-completion-index', '0')}"
+
+
+def _deleted_at(pod: Object) -> str:
+    """When somebody asked for it; what the object bears is when its grace is over."""
+    metadata = pod["metadata"]
+    if "deletionTimestamp" not in metadata:
+        return ""
+    over = datetime.fromisoformat(metadata["deletionTimestamp"])
+    asked = over - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+    return asked.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def disruption(pod: Object) -> str:

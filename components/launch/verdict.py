@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from components import errors
-from components.launch.state import SUCCEEDED, Run, State
+from components.launch.state import SUCCEEDED, Run, State, disruption
 
 Outcome = Literal["succeeded", "user", "retry", "bug"]
 
@@ -31,8 +31,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
+    """`run`: the life whose end is the cause, if one's is."""
+
     outcome: Outcome
     cause: str
+    run: Run | None = None
 
 
 @dataclass
@@ -68,7 +71,8 @@ def decide(state: State, clock: Clock, limits: Limits, now: float) -> Verdict | 
     failures = state.failures()
     if len(failures) > limits.max_restarts:
         last = failures[-1]
-        return Verdict("bug", f"crash loop: {last.replica} restarted {len(failures) - 1} times, last {describe(last)}")
+        cause = f"crash loop: {len(failures)} failures for {limits.max_restarts} restarts; the last: {describe(last)}"
+        return Verdict("bug", cause, last)
     if over(clock.down, limits.start):
         return not_started(state, limits.start)
     if limits.job and over(clock.up, limits.job):
@@ -101,12 +105,14 @@ def failure(state: State) -> Verdict:
         if run.out_of_memory:
             limit = f" (limit {run.memory_limit})" if run.memory_limit else ""
             mend = "raise memory_per_worker or lower micro_batch_tokens"
-            return Verdict("user", f"out of memory in {run.replica}{limit}: {mend}")
-    failing = [run for run in failures if state.incidents.get(run.replica) == "failed"]
-    for replica, incident in state.incidents.items():
-        if incident == "taken" and (failing or not failures):  # those that failed after it failed because of it
-            return Verdict("retry", taken_away(state, replica))
-        break
+            return Verdict("user", f"out of memory in {run.replica}{limit}: {mend}", run)
+    word = str((state.condition("Failed") or {}).get("message", ""))
+    if "deadline" in word and not failures:
+        return Verdict("retry", f"the operator ended it: {word}")
+    failing = [run for run in failures if state.incidents.get(run.replica, ("",))[0] == "failed"]
+    replica, incident = state.first_incident()
+    if incident == "taken" and (failing or not failures):  # those that failed after it failed because of it
+        return Verdict("retry", taken_away(state, replica))
     telling: list[Callable[[Run], bool]] = [
         lambda run: run.exit_code == errors.UserError.exit_code,
         lambda run: bool(run.disruption) or (run.exit_code or 0) > 128,
@@ -117,9 +123,8 @@ def failure(state: State) -> Verdict:
         for run in failing or failures:  # what failed before and was started again counts where nothing else did
             if tells(run):
                 lives = sum(other.replica == run.replica for other in state.runs.values())
-                return Verdict(outcome_of(run), describe(run) + (f", after {lives - 1} restarts" if lives > 1 else ""))
-    condition = state.condition("Failed") or {}
-    return Verdict("retry", f"no rank failed by itself; the operator says: {condition.get('message', '')}")
+                return Verdict(outcome_of(run), describe(run) + (f", after {lives - 1} restarts" if lives > 1 else ""), run)
+    return Verdict("retry", f"no rank failed by itself; the operator says: {word}")
 
 
 def outcome_of(run: Run) -> Outcome:
@@ -133,21 +138,32 @@ def describe(run: Run) -> str:
     """`worker-1 exited with 1: what it said last`."""
     said = run.message.splitlines()[-1].strip() if run.message else ""
     code = run.exit_code or 0
-    end = f"killed by signal {code - 128} ({code})" if code > 128 else f"exited with {code}"
-    if run.out_of_memory:
-        end = f"out of memory ({code}, limit {run.memory_limit})"
-    elif code > 128 and code - 128 in set(signal.Signals):
-        end = f"killed by {signal.Signals(code - 128).name} ({code})"
-    why = f" ({run.disruption})" if run.disruption else ""
-    return f"{run.replica} {end}{why}" + (f": {said}" if said else "")
+    if run.disruption:
+        end = f"was {DISRUPTIONS.get(run.disruption, 'taken away')} ({run.disruption}, {code})"
+    elif run.out_of_memory:
+        end = f"was out of memory ({code}, limit {run.memory_limit})"
+    elif code - 128 in set(signal.Signals):
+        end = f"was killed by {signal.Signals(code - 128).name} ({code})"
+    else:
+        end = f"exited with {code}"
+    return f"{run.replica} {end}" + (f": {said}" if said else "")
+
+
+DISRUPTIONS = {
+    "PreemptionByScheduler": "preempted",
+    "EvictionByEvictionAPI": "evicted",
+    "TerminationByKubelet": "evicted by its node",
+    "DeletionByTaintManager": "lost with its node",
+    "DeletionByPodGC": "lost with its node",
+}
+"""Reasons of a pod's DisruptionTarget condition, in a word."""
 
 
 def taken_away(state: State, replica: str) -> str:
-    runs = [run for run in state.runs.values() if run.replica == replica]
-    pod = state.last_pod(replica)
-    reasons = [run.disruption for run in runs if run.disruption]
-    how = f"was taken by the cluster ({reasons[-1]})" if reasons else "was deleted from outside"
-    return f"the pod of {replica} {how}" + (f" on {node}" if pod and (node := pod["spec"].get("nodeName")) else "")
+    pod = state.last_pod(replica) or {}
+    reason = disruption(pod) if pod else ""
+    how = f"was {DISRUPTIONS.get(reason, 'taken away')} ({reason})" if reason else "was deleted from outside"
+    return f"the pod of {replica} {how}" + (f", on {node}" if (node := pod.get("spec", {}).get("nodeName")) else "")
 
 
 def not_started(state: State, seconds: float) -> Verdict:
@@ -181,6 +197,20 @@ HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNev
 """Reasons of a container that waits for what will not come."""
 
 
+def standing(state: State) -> str:
+    """How the job stands, in a line: to be shown when it changes."""
+    if state.is_suspended:
+        return "suspended: waits to be admitted"
+    if not state.replicas or succeeded(state) or state.gone:
+        return ""
+    up = [replica for replica in state.replicas if state.is_up(replica)]
+    line = f"{len(up)} of {len(state.replicas)} pods up"
+    if lost := [replica for replica in up if state.is_out_of_touch(replica)]:
+        return f"{line}, out of touch: {', '.join(lost)} (their node does not answer)"
+    down = [replica for replica in state.replicas if replica not in up]
+    return f"{line}; {'; '.join(_phases(state, down[:3]))}" if down else line
+
+
 def remarks(state: State) -> list[str]:
     """What is worth knowing of a job that ended: every rank's end, and what happened on the way."""
     lines = []
@@ -188,11 +218,12 @@ def remarks(state: State) -> list[str]:
         again = any(other.replica == run.replica and other.number > run.number for other in state.runs.values())
         then = ", and was started again" if again else ""
         if run.exit_code is None:
-            lines.append(f"{run.replica} {'was lost' if again or state.gone else 'still ran, and is stopped'}{then}")
+            lines.append(f"{run.replica} {'was lost' if again or state.gone else 'is stopped before its end'}{then}")
         elif run.failed or run.disruption:
             lines.append(f"{describe(run)}{then}")
         elif run.swept and run.exit_code:
-            lines.append(f"{run.replica} was stopped before its end ({run.exit_code}){then}")
+            how = "deleted" if again else "stopped before its end"
+            lines.append(f"{run.replica} was {how} ({run.exit_code}){then}")
     return lines
 
 
@@ -223,7 +254,9 @@ def _phases(state: State, replicas: list[str]) -> list[str]:
     lines = []
     for replica in replicas:
         pod = state.last_pod(replica)
-        reasons = ", ".join(filter(None, (waiting.get("reason") for waiting in _waiting(state, replica))))
+        reasons = _unschedulable(state, replica) or ", ".join(
+            filter(None, (waiting.get("reason") for waiting in _waiting(state, replica)))
+        )
         phase = pod.get("status", {}).get("phase", "Pending") if pod else "no pod"
         lines.append(f"{replica} {phase}{f' ({reasons})' if reasons else ''}")
     return lines

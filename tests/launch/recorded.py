@@ -84,6 +84,8 @@ def load(scenario: str) -> Json:
     """A recording by its name or the number that it begins with."""
     (path,) = [path for path in RECORDINGS.glob("*.json.xz") if path.name.split(".")[0].split("-")[0] == scenario.split("-")[0]]
     recording: Json = json.loads(lzma.decompress(path.read_bytes()))
+    if "changes" in recording:  # the job's creation comes first, though a pod's watch may have told of the pod before
+        recording["changes"].sort(key=lambda change: (change["resource"], change["type"]) != ("pytorchjobs", "ADDED"))
     return recording
 
 

@@ -53,7 +53,7 @@ def events(cluster: Cluster, path: str) -> list[Any]:
 
 def test_every_recording_has_its_expectation() -> None:
     recorded = {path.name.removesuffix(".json.xz") for path in RECORDINGS.glob("*.json.xz")}
-    requests_only = {"19-watch-expired", "20-log-follow"}
+    requests_only = {"17-duplicate-create", "19-watch-expired", "20-log-follow"}
     assert {one.name for one in SCENARIOS} | {one.scenario for one in REFUSALS} | requests_only == recorded
     for refusal in REFUSALS:
         (answer,) = [one for one in load(refusal.scenario)["answers"] if one["name"] == refusal.answer]

@@ -1,0 +1,88 @@
+"""The launcher pointed at a replayed cluster, with its clocks as much faster as the cluster's."""
+
+import contextlib
+import itertools
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from apiserver import Cluster
+from kubernetes import client
+from replay import replay
+from scenarios import CLOCKS, Scenario
+
+from components.errors import StageError
+from components.launch.api import Api, Patience
+from components.launch.cluster import Ran, run_once
+from components.launch.job import RUN_LABEL, TASK_LABEL, Job
+from components.launch.verdict import Limits
+
+SPEED = 30.0
+LABELS = {RUN_LABEL: "run-1", TASK_LABEL: "task-1"}
+OUTCOMES = {2: "user", 75: "retry", 1: "bug"}
+
+
+def api_of(cluster: Cluster, speed: float = SPEED, away: float = 600) -> Api:
+    configuration = client.Configuration()
+    configuration.host = cluster.url
+    patience = Patience(total=away / speed, answer=10 / speed, pause=0.5 / speed, longest=5 / speed, watch=1.0)
+    return Api("team-a", configuration, patience)
+
+
+def limits_of(scenario: Scenario, speed: float = SPEED, keep: bool = True) -> Limits:
+    """keep: the scenario's own clocks too, where it succeeds."""
+    clocks = CLOCKS | (scenario.clocks if scenario.outcome != "succeeded" or keep else {})
+    return Limits(
+        start=clocks["start_timeout"] / speed,
+        job=clocks["job_timeout"] / speed,
+        settle=5 / speed,
+        condition=40 / speed,
+        max_restarts=int(clocks["max_restarts"]),
+    )
+
+
+def job(num_workers: int = 2, **settings: object) -> Job:
+    given = {"name": "adapt-train-1", "image": "registry/adapt:1", "command": ["python"], "labels": LABELS} | settings
+    return Job(num_workers=num_workers, **given)  # type: ignore[arg-type]
+
+
+def played(scenario: Scenario, logs_dir: Path, fault: str = "", nth: int = 0) -> tuple[Ran | StageError, Cluster]:
+    """How the launcher ends; `fault`: every endpoint's first request fails so, or the n-th request of all."""
+    with replay(scenario.name, speed=SPEED) as cluster:
+        if nth:
+            cluster.fail(nth, fault)
+        elif fault:
+            cluster.fail_each_endpoint_once(fault)
+        try:
+            ran: Ran | StageError = run_once(
+                api_of(cluster), job(scenario.ranks), "pytorchjob", limits_of(scenario, keep=not fault), logs_dir
+            )
+        except StageError as error:
+            ran = error
+        return ran, cluster
+
+
+@contextlib.contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """SystemExit(143) in the block after so long, as SIGTERM raises it in a step."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def exit_codes(ran: Ran) -> dict[str, tuple[int | None, ...]]:
+    """Replica -> of each of its lives."""
+    runs = sorted(ran.runs, key=lambda run: (run.replica, run.number))
+    return {
+        replica: tuple(run.exit_code for run in lives)
+        for replica, lives in itertools.groupby(runs, key=lambda run: run.replica)
+    }

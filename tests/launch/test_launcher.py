@@ -1,0 +1,222 @@
+"""The launcher against recordings of a real cluster: what it says of each, while the API fails too; nothing stays behind."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from apiserver import KINDS
+from launcher import SPEED, api_of, exit_codes, job, limits_of, played, stopped_after
+from recorded import load
+from replay import refusing, replay
+from scenarios import REFUSALS, SCENARIOS, Refusal, Scenario
+
+from components.errors import FailedError, StageError, TryAgainError, UserError
+from components.launch.api import JOBS
+from components.launch.cluster import Ran, create, error_of, run_once, run_to_end
+from components.launch.job import manifest
+
+ENDING = [scenario for scenario in SCENARIOS if scenario.outcome not in ("cancelled", "carries_on")]
+OUTCOME = {UserError: "user", TryAgainError: "retry", FailedError: "bug"}
+
+
+def name_of(scenario: Scenario | Refusal) -> str:
+    return f"{scenario.name}-{scenario.outcome}" if isinstance(scenario, Scenario) else f"{scenario.scenario}-{scenario.answer}"
+
+
+def says(text: str, words: tuple[str, ...]) -> bool:
+    return all(word.lower() in text.lower() for word in words)
+
+
+@pytest.mark.parametrize("scenario", ENDING, ids=name_of)
+def test_a_job_ends_as_it_did(scenario: Scenario, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran, cluster = played(scenario, tmp_path)
+    assert isinstance(ran, Ran)
+    assert ran.verdict.outcome == scenario.outcome
+    assert says(ran.verdict.cause, scenario.cause), ran.verdict.cause
+    assert "\n" not in ran.verdict.cause
+    for replica, codes in scenario.exit_codes.items():
+        assert exit_codes(ran)[replica][: len(codes)] == codes
+    if scenario.restarts:
+        assert max(run.number for run in ran.runs) - 1 == scenario.restarts
+    said = capsys.readouterr().out
+    assert says(said, scenario.remarks), said
+    assert says((tmp_path / "job.log").read_text(), (ran.verdict.outcome,))
+    assert cluster.left_behind() == []
+
+
+@pytest.mark.parametrize("scenario", ENDING, ids=name_of)
+def test_it_ends_so_whatever_the_api_fails_at(scenario: Scenario, tmp_path: Path) -> None:
+    """The first request of each kind fails: all kinds of failure side by side."""
+    with ThreadPoolExecutor(len(KINDS)) as pool:
+        ends = list(pool.map(lambda kind: played(scenario, tmp_path / kind, kind), KINDS))
+    for kind, (ran, cluster) in zip(KINDS, ends, strict=True):
+        assert isinstance(ran, Ran), f"{kind}: {ran}"
+        assert ran.verdict.outcome == scenario.outcome, f"{kind}: {ran.verdict.cause}"
+        assert cluster.left_behind() == [], kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ENDING, ids=name_of)
+def test_it_ends_so_whichever_request_fails(scenario: Scenario, tmp_path: Path) -> None:
+    cases = [(kind, nth) for kind in KINDS for nth in range(1, 21)]
+    with ThreadPoolExecutor(8) as pool:
+        ends = list(pool.map(lambda case: played(scenario, tmp_path / f"{case[0]}-{case[1]}", *case), cases))
+    for case, (ran, cluster) in zip(cases, ends, strict=True):
+        assert isinstance(ran, Ran), f"{case}: {ran}"
+        assert ran.verdict.outcome == scenario.outcome, f"{case}: {ran.verdict.cause}"
+        assert cluster.left_behind() == [], case
+
+
+@pytest.mark.parametrize("scenario", [it for it in SCENARIOS if it.outcome == "cancelled"], ids=name_of)
+def test_a_launcher_that_is_stopped_takes_the_job_along(scenario: Scenario, tmp_path: Path) -> None:
+    assert scenario.stop_after is not None
+    with replay(scenario.name, speed=SPEED) as cluster:
+        with pytest.raises(SystemExit, match="143"), stopped_after(scenario.stop_after / SPEED):
+            run_once(api_of(cluster), job(scenario.ranks), "pytorchjob", limits_of(scenario), tmp_path)
+        time.sleep(1 / SPEED)  # the pods hear of it a moment later
+        assert cluster.left_behind() == []
+
+
+@pytest.mark.parametrize("scenario", [it for it in SCENARIOS if it.outcome == "carries_on"], ids=name_of)
+def test_a_node_that_does_not_answer_is_no_end(scenario: Scenario, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    last = max(change["t"] for change in load(scenario.name)["changes"])
+    with replay(scenario.name, speed=SPEED) as cluster:
+        with pytest.raises(SystemExit, match="143"), stopped_after((last + 10) / SPEED):
+            run_once(api_of(cluster), job(scenario.ranks), "pytorchjob", limits_of(scenario), tmp_path)
+        assert cluster.left_behind() == []
+    assert says(capsys.readouterr().out, scenario.remarks)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=name_of)
+def test_a_refused_job_says_why_and_leaves_nothing(refusal: Refusal, tmp_path: Path) -> None:
+    with refusing(refusal.scenario, refusal.answer) as cluster:
+        api = api_of(cluster, away=10)
+        with pytest.raises(StageError) as caught:
+            run_to_end(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+        assert OUTCOME[type(caught.value)] == refusal.outcome
+        assert says(str(caught.value), refusal.cause), caught.value
+        assert cluster.left_behind() == []
+
+
+def test_a_missing_right_is_named_before_anything_is_created(tmp_path: Path) -> None:
+    with replay("01", speed=SPEED) as cluster:
+        cluster.deny("get", "pods/log")
+        cluster.deny("delete", "pytorchjobs")
+        with pytest.raises(UserError, match=r"delete pytorchjobs\.kubeflow\.org, get pods/log"):
+            run_to_end(api_of(cluster), job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+        assert cluster.created == []
+
+
+def test_an_operator_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    with replay("01", speed=SPEED) as cluster:
+        cluster.without_crd()
+        with pytest.raises(UserError, match="install the Kubeflow training operator"):
+            run_to_end(api_of(cluster), job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+
+
+def test_logs_are_whole_and_marked_by_rank_and_life(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario = next(it for it in SCENARIOS if it.name.startswith("05-"))
+    played(scenario, tmp_path)
+    lines = {path.name: path.read_text().splitlines() for path in tmp_path.glob("*-*.log")}
+    assert {name: len(kept) for name, kept in lines.items()} == {
+        "master-0.1.log": 25,
+        "worker-0.1.log": 5,
+        "worker-0.2.log": 11,
+    }
+    said = capsys.readouterr().out.splitlines()
+    for name, prefix in (
+        ("master-0.1.log", "[master-0] "),
+        ("worker-0.1.log", "[worker-0] "),
+        ("worker-0.2.log", "[worker-0.2] "),
+    ):
+        assert [line.removeprefix(prefix) for line in said if line.startswith(prefix)] == [
+            line.partition(" ")[2] for line in lines[name]
+        ]
+
+
+@pytest.mark.parametrize("kind", ["reset", "lost", "500"])
+def test_a_log_that_is_cut_goes_on_where_it_was(kind: str, tmp_path: Path) -> None:
+    ran, _ = played(SCENARIOS[0], tmp_path, kind)
+    assert isinstance(ran, Ran)
+    steps = [line.split(" ", 1)[1] for line in (tmp_path / "worker-1.1.log").read_text().splitlines()]
+    assert steps == ["rank 2 of 3", *(f"step {step} loss 2.{100 - step}" for step in range(1, 7))]
+
+
+def test_a_second_try_takes_over_the_job_of_the_first(tmp_path: Path) -> None:
+    with replay("01", speed=SPEED) as cluster:
+        api, body = api_of(cluster), manifest(job(), "pytorchjob")
+        first = create(api, "pytorchjob", body)
+        ran = run_once(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+        assert ran.verdict.outcome == "succeeded"
+        assert len(cluster.created) == 1
+        assert first["metadata"]["uid"]
+
+
+def test_a_second_try_with_other_parameters_replaces_the_job_of_the_first(tmp_path: Path) -> None:
+    with replay("01", speed=SPEED) as cluster:
+        api = api_of(cluster)
+        create(api, "pytorchjob", manifest(job(command=["another"]), "pytorchjob"))
+        ran = run_once(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+        assert ran.verdict.outcome == "succeeded"
+        assert [
+            body["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["command"]
+            for body in cluster.created
+        ] == [
+            ["another"],
+            ["python"],
+        ]
+        assert cluster.left_behind() == []
+
+
+def test_a_job_that_is_being_deleted_is_waited_for() -> None:
+    with replay("01", speed=SPEED) as cluster:
+        api, body = api_of(cluster), manifest(job(), "pytorchjob")
+        first = create(api, "pytorchjob", body)
+        api.request("DELETE", f"{JOBS}/adapt-train-1", {"propagationPolicy": "Foreground"})
+        assert create(api, "pytorchjob", body)["metadata"]["uid"] != first["metadata"]["uid"]
+
+
+def test_a_job_of_somebody_else_is_left_alone() -> None:
+    with replay("01", speed=SPEED) as cluster:
+        api = api_of(cluster)
+        create(api, "pytorchjob", manifest(job(labels={"owner": "another"}), "pytorchjob"))
+        with pytest.raises(UserError, match="not this run's"):
+            create(api, "pytorchjob", manifest(job(), "pytorchjob"))
+        assert cluster.left_behind()[0] == "adapt-train-1"
+
+
+def test_a_job_that_was_taken_away_starts_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with replay("14d", "01", speed=SPEED) as cluster:
+        run_to_end(api_of(cluster), job(3), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+        assert len(cluster.created) == 2
+        assert cluster.left_behind() == []
+    assert "starts again (1 of 3)" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"job-1", "job-2"}
+
+
+def test_it_gives_up_after_as_many_restarts_as_it_may(tmp_path: Path) -> None:
+    with replay("14d", speed=SPEED) as cluster:
+        with pytest.raises(TryAgainError, match="worker-1 was deleted from outside"):
+            run_to_end(api_of(cluster), job(3), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+        assert len(cluster.created) == 4
+        assert cluster.left_behind() == []
+
+
+def test_an_api_that_is_away_for_good_is_not_the_jobs_end(tmp_path: Path) -> None:
+    with replay("03b", speed=SPEED) as cluster:
+        api = api_of(cluster, away=10)
+        create(api, "pytorchjob", manifest(job(), "pytorchjob"))
+        time.sleep(5 / SPEED)
+        cluster.fail_all("503")
+        with pytest.raises(TryAgainError, match="may still run"):
+            run_once(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+        cluster.fail_all()
+        assert set(cluster.left_behind()) == {"adapt-train-1", "adapt-train-1-master-0", "adapt-train-1-worker-0"}
+
+
+@pytest.mark.parametrize(("name", "code"), [("02", 1), ("06", 2), ("08", 75), ("14d", 75), ("22", 2)])
+def test_every_outcome_has_its_exit_code(name: str, code: int, tmp_path: Path) -> None:
+    ran, _ = played(next(it for it in SCENARIOS if it.name.startswith(f"{name}-")), tmp_path)
+    assert isinstance(ran, Ran)
+    assert error_of(ran.verdict).exit_code == code
