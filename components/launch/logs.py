@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class _Follower:
     A stream's end does not say that the container has ended: a node that is lost ends it too.
     """
 
-    def __init__(self, logs: Logs, run: Run, write: object) -> None:
+    def __init__(self, logs: Logs, run: Run, write: Callable[[bytes], object]) -> None:
         self.logs, self.life = logs, run
         self.write = write
         self.since = b""  # as the server wrote it
@@ -136,5 +137,5 @@ class _Follower:
                 continue
             self.at_last = self.at_last + 1 if stamp == self.last else 1
             self.since, self.last = match[0].strip(), stamp
-            self.write(line + b"\n")  # type: ignore[operator]
+            self.write(line + b"\n")
             self.logs.tell(self.life, line[match.end() :].decode(errors="replace"))
