@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import tempfile
@@ -25,25 +24,10 @@ from tqdm import tqdm
 from components.artifacts import FILE, combined_digest, file_digest
 from components.errors import TryAgainError, UserError
 from components.places import UNFINISHED, Folder, Place, Progress, S3Folder, Stored
+from components.provenance import is_remote as is_remote
+from components.provenance import uri_of as uri_of
 from components.s3 import AT_ONCE, answered
 from components.s3 import environment as environment
-
-REMOTE = ("s3://", "minio://")
-MOUNTED = re.compile(r"(?:.*/fetched-[0-9a-f]{12})?/(?:s3|minio)/(.+)")
-
-
-def is_remote(uri: str) -> bool:
-    """Whether it is in an S3 store, and no path here."""
-    return uri.startswith(REMOTE)
-
-
-def uri_of(path: str | Path) -> str:
-    """Where it really lies: in the store, what KFP has mounted (/s3/BUCKET/KEY, /minio/BUCKET/KEY) or `local` has fetched."""
-    if is_remote(str(path)):
-        return "s3://" + str(path).partition("://")[2].rstrip("/")
-    absolute = Path(path).resolve().as_posix()
-    mounted = MOUNTED.fullmatch(absolute)
-    return f"s3://{mounted[1]}" if mounted else absolute
 
 
 @functools.lru_cache(maxsize=64)
