@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from components.provenance import Origin, made_by, versions
+from components.provenance import Origin, made_by, uri_of, versions
 
 FILE = "manifest.json"
 CACHE = "STAGE_CACHE"
@@ -195,7 +195,7 @@ def artifact_metadata(manifest: Manifest) -> dict[str, str]:
 
 def origin(folder: Path, manifest: Manifest) -> Origin:
     """An output of ours as another stage's input."""
-    return {"uri": str(folder.resolve()), "manifest": manifest}
+    return {"uri": uri_of(folder), "manifest": manifest}
 
 
 def _write_manifest(folder: Path, artifact: Artifact, seconds: float) -> None:

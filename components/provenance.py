@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -27,8 +28,26 @@ INJECTED: Mapping[str, str] = {
 }
 """Environment variable -> its name in a manifest: set by our components, by Kubeflow, by the launcher, by the image."""
 
+REMOTE = ("s3://", "minio://")
+MOUNTED = re.compile(r"(?:.*/fetched-[0-9a-f]{12})?/(?:s3|minio)/(.+)")
+"""Where KFP mounts what is in a store, and where storage.local puts what it has fetched."""
+
 Origin = dict[str, Any]
 """{"uri": where it lay, "manifest": its own} for an output of ours, {"uri": ..., "files": {path: sha256}} for other files."""
+
+
+def is_remote(uri: str) -> bool:
+    """Whether it is in an S3 store, and no path here. minio:// is the same store as s3://."""
+    return uri.startswith(REMOTE)
+
+
+def uri_of(path: str | Path) -> str:
+    """Where it really lies: in the store, if it was mounted or fetched from there; else its path."""
+    if is_remote(str(path)):
+        return "s3://" + str(path).partition("://")[2].rstrip("/")
+    absolute = Path(path).resolve().as_posix()
+    mounted = MOUNTED.fullmatch(absolute)
+    return f"s3://{mounted[1]}" if mounted else absolute
 
 
 def set_run(pipeline_run_id: str, pipeline_task_id: str) -> None:

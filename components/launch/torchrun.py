@@ -1,5 +1,6 @@
 """Ranks as processes of this machine."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components import errors
+
+CORES = Path("/sys/fs/cgroup/cpu.max")
 
 
 @contextmanager
@@ -26,7 +29,7 @@ def launched(arguments: Mapping[str, object], num_processes: int) -> Iterator[Ca
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
     ranks = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"] if num_processes > 1 else []
     command = [sys.executable, *ranks, "-m", "components.train", *flags]
-    threads = str(max(1, (os.cpu_count() or 1) // num_processes))
+    threads = str(threads_each(num_processes))
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / errors.RECORD
         environment = {"OMP_NUM_THREADS": threads, **os.environ, "TORCHELASTIC_ERROR_FILE": str(record)}
@@ -41,3 +44,12 @@ def launched(arguments: Mapping[str, object], num_processes: int) -> Iterator[Ca
             finally:  # after Ctrl-C or SIGTERM: take the ranks along, and let them clean up
                 if process.poll() is None:
                     process.terminate()
+
+
+def threads_each(num_processes: int) -> int:
+    """A process's share of the cores, of which a container may have fewer than its machine."""
+    cores = float(os.cpu_count() or 1)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = CORES.read_text().split()
+        cores = min(cores, int(quota) / int(period))  # "max" where there is no limit
+    return max(1, int(cores / num_processes))

@@ -8,9 +8,11 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from tqdm import tqdm
 
+from components import storage
 from components.artifacts import FILE, file_digest
 from components.errors import UserError
 from components.lineage.tree import tree_of
+from components.provenance import is_remote
 from components.tracking import reachable
 
 SHORTEST = 8
@@ -19,9 +21,17 @@ SHORTEST = 8
 def digests_of(digest_or_path: str) -> set[str]:
     """What to look for: the digest itself, that of a file, that of one of our folders, or those of all files of another folder.
 
+    A file or folder may be in an S3 store.
+
     Raises:
         UserError: neither a digest nor a path.
     """
+    if is_remote(digest_or_path):
+        if manifest := storage.read_text(f"{digest_or_path}/{FILE}"):
+            return {json.loads(manifest)["digest"]}
+        if found := storage.digests(digest_or_path):
+            return set(found.values())
+        raise UserError(f"there is nothing at {digest_or_path}")
     path = Path(digest_or_path)
     if path.is_file():
         return {file_digest(path)}

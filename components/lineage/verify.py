@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,8 +12,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
+from components import storage
 from components.artifacts import FILE, combined_digest, file_digest
+from components.errors import StageError
 from components.lineage.tree import Node
+from components.provenance import is_remote
 
 State = Literal["same", "changed", "gone", "out of reach"]
 TAGS = {"evaluation": "digest.evaluation", "model": "digest.model", "data": "digest.data"}
@@ -82,6 +85,9 @@ def _stored(node: Node, uri: str, folder: Path) -> Iterator[Finding]:
 def _in_place(node: Node) -> Iterator[Finding]:
     """Where it lay when it was used."""
     item, place = f"{node.kind}: {node.uri}", Path(node.uri)
+    if is_remote(node.uri):
+        yield from _in_store(node)
+        return
     if not place.is_absolute():
         made = node.uri in ("sample", "tiny")
         yield Finding(item, "same" if made else "out of reach", "made by the code" if made else "not on this file system")
@@ -92,24 +98,46 @@ def _in_place(node: Node) -> Iterator[Finding]:
     folder = place if place.is_dir() else place.parent
     yield from _files(node.kind, node.uri if place.is_dir() else str(folder), folder, node.files)
     if node.manifest and (folder / FILE).is_file():
-        same = _readable(folder / FILE) == node.manifest
-        yield Finding(f"{item}/{FILE}", "same" if same else "changed", "" if same else "not the manifest that lineage holds")
+        yield _same_manifest(f"{item}/{FILE}", (folder / FILE).read_text(), node)
+
+
+def _in_store(node: Node) -> Iterator[Finding]:
+    """As `_in_place`, in an S3 store: read to the last byte, and kept nowhere."""
+    item = f"{node.kind}: {node.uri}"
+    try:
+        found = storage.digests(node.uri, node.files)
+        manifest = storage.read_text(f"{node.uri}/{FILE}") if node.manifest else None
+    except StageError as error:
+        yield Finding(item, "out of reach", str(error))
+        return
+    if not found:
+        yield Finding(item, "gone")
+        return
+    folder, _, name = node.uri.rpartition("/")
+    yield from _compared(node.kind, folder if set(node.files) == {name} else node.uri, node.files, found.get)
+    if manifest is not None:
+        yield _same_manifest(f"{item}/{FILE}", manifest, node)
 
 
 def _files(kind: str, uri: str, folder: Path, files: Mapping[str, str]) -> Iterator[Finding]:
     """Read every byte of every file."""
+    return _compared(kind, uri, files, lambda path: file_digest(folder / path) if (folder / path).is_file() else None)
+
+
+def _compared(kind: str, uri: str, files: Mapping[str, str], digest_of: Callable[[str], str | None]) -> Iterator[Finding]:
     for path, digest in tqdm(files.items(), desc=f"verify {kind}", unit=" files", disable=None, leave=False):
-        item = f"{kind}: {uri}/{path}"
-        if not (folder / path).is_file():
+        item, found = f"{kind}: {uri}/{path}", digest_of(path)
+        if found is None:
             yield Finding(item, "gone")
-        elif (found := file_digest(folder / path)) != digest:
+        elif found != digest:
             yield Finding(item, "changed", f"sha256 {found[:12]}, was {digest[:12]}")
         else:
             yield Finding(item, "same")
 
 
-def _readable(path: Path) -> object:
+def _same_manifest(item: str, text: str, node: Node) -> Finding:
     try:
-        return json.loads(path.read_text())
+        same = json.loads(text) == node.manifest
     except ValueError:
-        return None
+        same = False
+    return Finding(item, "same" if same else "changed", "" if same else "not the manifest that lineage holds")

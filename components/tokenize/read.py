@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from components.artifacts import file_digest
 from components.errors import UserError
+from components.storage import local
 from components.tasks import UNLABELLED, Task, find_task
 from components.tokenize.files import ROWS_AT_ONCE, check_columns, column_names, find_split, read_columns, unquoted_rows
 from components.tokenize.own import read_own
@@ -29,12 +30,12 @@ def read_source(
     num_sample_rows: int,
     seed: int,
 ) -> Source:
-    """Find the task's splits in `source`, whichever form it has.
+    """Find the task's splits in `source`, whichever form it has. What is in an S3 store is fetched, once.
 
     Raises:
         UserError: unknown task, nothing found; what is wrong inside shows when a split is read.
     """
-    path = Path(source)
+    path = local(source)
     if text_columns:
         return read_own(name, path, tuple(text_columns), label_column)
     found = Source(find_task(name))

@@ -17,6 +17,8 @@ from components.artifacts import Artifact, Manifest, combined_digest
 from components.errors import UserError
 from components.models import files_digest, load_tokenizer, model_origin, tokenizer_files
 from components.parameters import documented
+from components.provenance import uri_of
+from components.storage import local
 from components.tasks import UNLABELLED, Task
 from components.tokenize.digest import RowsDigest
 from components.tokenize.read import read_source
@@ -95,9 +97,9 @@ def plan(arguments: dict[str, Any]) -> tuple[Artifact, Source]:
         del parameters["num_sample_rows"], parameters["seed"]
     files = tokenizer_files(parameters["model"])
     inputs = {"source": combined_digest(found.inputs), "tokenizer": files_digest(parameters["model"], files)}
-    path = Path(parameters["source"])
+    path = local(parameters["source"])
     origins = {
-        "source": {"uri": str(path.resolve()) if path.exists() else parameters["source"], "files": found.inputs},
+        "source": {"uri": uri_of(path) if path.exists() else parameters["source"], "files": found.inputs},
         "tokenizer": model_origin(parameters["model"], files),
     }
     return Artifact(arguments["output_dir"], "tokenize", parameters, inputs, origins), found

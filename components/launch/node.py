@@ -1,0 +1,151 @@
+"""A training job's part in one pod: fetch the data, run the ranks, store what comes out.
+
+The operator says by PET_* variables, which torchrun reads itself, how many nodes and ranks there are and where they meet. All
+nodes run the same command. Which of them has rank 0, and so writes, may be known only when it has written.
+
+Everything that is written here lies below one scratch folder: the rest of the file system may be read-only.
+"""
+
+import contextlib
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import psutil
+
+from components import cli, errors, storage
+from components.artifacts import FILE, Artifact
+from components.launch.checkpoints import exchanged
+from components.launch.torchrun import threads_each
+from components.train.stage import plan, train
+
+TERMINATION_LOG = Path("/dev/termination-log")
+"""What a container writes there, Kubernetes shows as the reason why it ended."""
+LONGEST_MESSAGE = 4000
+SHUTDOWN_SECONDS = 60
+"""That ranks have, when the pod is stopped, to write a last checkpoint. Another part of its grace period goes to storing it."""
+OF_THE_POD = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+"""The operator counts pods with them, torchrun ranks."""
+
+Flags = Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)]
+
+
+def node(*flags: Flags, data_uri: str, output_uri: str, checkpoint_uri: str = "", scratch_dir: Path | None = None) -> None:
+    """Run this node's ranks of components.train on data from a store, and put the model there.
+
+    Args:
+        flags: Those of components.train, after --; without its folders.
+        data_uri: What components.tokenize wrote: s3://BUCKET/FOLDER, or a folder on a shared volume.
+        output_uri: Where the model goes. If it is there already, nothing is done.
+        checkpoint_uri: Where checkpoints go, until the model is there; empty keeps them on this node.
+        scratch_dir: Folder for everything on this node; what is there is used again. Default: a temporary one.
+    """
+    with _told(), _scratch(scratch_dir) as folder:
+        os.environ |= storage.environment()
+        for name in OF_THE_POD:
+            os.environ.pop(name, None)
+        output, checkpoints = folder / "model", folder / "checkpoints"
+        own = [f"--data-dir={storage.local(data_uri, folder)}", f"--output-dir={output}"]
+        if "checkpoint_dir" in inspect.signature(train).parameters:
+            own.append(f"--checkpoint-dir={checkpoints}")
+        artifact = plan(cli.arguments(train, "components.train", [*flags, *own]))
+        if not _is_there(output_uri, artifact):
+            least, _, most = os.environ.get("PET_NNODES", "1").partition(":")
+            is_elastic = bool(most) and least != most
+            with exchanged(checkpoint_uri, checkpoints, is_elastic) if checkpoint_uri else contextlib.nullcontext():
+                _train([*flags, *own], folder)
+            if not output.exists():
+                return
+            storage.store(output, output_uri)
+        if checkpoint_uri:
+            storage.remove(checkpoint_uri)
+
+
+def _is_there(uri: str, artifact: Artifact) -> bool:
+    """Whether the very result that `artifact` will be is at `uri`, whole.
+
+    Raises:
+        UserError: another one is.
+    """
+    text = storage.read_text(f"{uri}/{FILE}")
+    if text is None:
+        return False
+    manifest = json.loads(text)
+    if different := [name for name, value in artifact.key.items() if manifest[name] != value]:
+        raise errors.UserError(f"{uri} was made with other {', '.join(different)}: choose another --output-uri or delete it")
+    print(f"{artifact.stage}: cached in {uri}", flush=True)
+    return True
+
+
+def _train(flags: Sequence[str], folder: Path) -> None:
+    """This node's ranks, to their end.
+
+    Raises:
+        UserError, TryAgainError, FailedError: what the first rank that failed said.
+    """
+    record = folder / errors.RECORD
+    record.unlink(missing_ok=True)
+    per_node = os.environ.get("PET_NPROC_PER_NODE", "1")
+    threads = {"OMP_NUM_THREADS": str(threads_each(int(per_node)))} if per_node.isdigit() else {}
+    patience = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS)}
+    environment = {**threads, **patience, **os.environ, "TORCHELASTIC_ERROR_FILE": str(record)}
+    command = [sys.executable, "-m", "torch.distributed.run", "-m", "components.train", *flags]
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            if process.wait():
+                errors.reraise(record)
+        finally:
+            _end(process, float(environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) + 10)
+
+
+def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Nothing of it is left: ranks have sessions of their own, and would outlive a torchrun that is killed."""
+    if process.poll() is not None:
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    for each in ranks:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.kill()
+
+
+@contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    """The given folder, or a temporary one, for whatever this process and its ranks write."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="node-") as made, _scratch(Path(made)):
+            yield Path(made)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    os.environ.setdefault("HF_HOME", str(folder / "huggingface"))
+    yield folder
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Why the block failed, in a line, where Kubernetes looks for it."""
+    try:
+        yield
+    except BaseException as error:
+        said = str(error) if isinstance(error, errors.StageError) else f"{type(error).__name__}: {error}"
+        if os.access(TERMINATION_LOG, os.W_OK):
+            TERMINATION_LOG.write_text(said[:LONGEST_MESSAGE])
+        raise
+
+
+if __name__ == "__main__":
+    cli.run(node, "python -m components.launch.node")

@@ -1,0 +1,250 @@
+"""What the pods of a training job run, with a real SeaweedFS, real torchruns and the operator's variables."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from proxy import proxy_to
+from servers import BUCKET, free_ports, s3_server
+from support import ROOT
+
+from components import storage
+from components.artifacts import FILE, Artifact
+from components.errors import UserError
+from components.launch import checkpoints
+from components.launch.torchrun import launched
+
+FLAGS = {"model": "tiny", "learning_rate": 1e-3, "num_updates": 3, "global_batch_size": 30, "seed": 3}
+DATA = f"s3://{BUCKET}/data"
+
+ENTRY = """
+import sys
+from pathlib import Path
+from components import cli
+from components.launch import node
+node.TERMINATION_LOG = Path(sys.argv.pop(1))
+cli.run(node.node, "node")
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, tokenized: Callable[[str], Path]) -> Iterator[dict[str, str]]:
+    """The store's settings, in the environment too; the data are in it."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as environment, pytest.MonkeyPatch.context() as patched:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patched.delenv(name)
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        storage.store(tokenized("rte"), DATA)
+        yield environment
+
+
+@contextmanager
+def started(folder: Path, *arguments: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A node, as a pod starts it: its output is a pipe, its temporary files and termination message are in `folder`."""
+    folder.mkdir()
+    (folder / "tmp").mkdir()
+    (folder / "message").touch()
+    command = [sys.executable, "-c", ENTRY, folder / "message", *arguments]
+    known = {**os.environ, "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1", **environment}
+    with subprocess.Popen(
+        [str(word) for word in command], cwd=ROOT, env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def flags_of(arguments: dict[str, object]) -> list[str]:
+    return [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
+
+
+@pytest.mark.slow
+def test_two_nodes_make_the_same_model_as_four_ranks_here(
+    store: dict[str, str], tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And whoever comes once more finds it made."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with launched({**FLAGS, "data_dir": tokenized("rte"), "output_dir": tmp_path / "here"}, 4) as wait:
+        wait()
+    output = f"s3://{BUCKET}/two/model"
+    (port,) = free_ports(1)
+    meeting = {"PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}", "PET_LOCAL_ADDR": "127.0.0.1"}
+    shape = {"PET_NNODES": "2:2", "PET_NPROC_PER_NODE": "2", "PET_MAX_RESTARTS": "0", "PET_RDZV_ID": "two"}
+    uris = [f"--data-uri={DATA}", f"--output-uri={output}", f"--checkpoint-uri={output}.checkpoint"]
+    asked = [*uris, "--", *flags_of(FLAGS)]
+    with (
+        started(tmp_path / "a", *asked, **meeting, **shape, JOB_NAME="two") as a,
+        started(tmp_path / "b", *asked, **meeting, **shape, JOB_NAME="two") as b,
+    ):
+        said = [process.communicate(timeout=240)[0] for process in (a, b)]
+    assert [a.returncode, b.returncode] == [0, 0], said
+    assert [f"stored {output}" in text for text in said].count(True) == 1
+    storage.fetch(output, tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == (tmp_path / "here" / "model.safetensors").read_bytes()
+    manifest = json.loads((tmp_path / "model" / FILE).read_text())
+    assert manifest["origins"]["data"]["uri"] == DATA
+    assert manifest["made_by"]["job_name"] == "two"
+    assert [list((tmp_path / name / "tmp").iterdir()) for name in "ab"] == [[], []]
+    with started(tmp_path / "c", *asked, **meeting, **shape) as c:
+        assert f"train: cached in {output}" in c.communicate(timeout=120)[0]
+    assert c.returncode == 0
+    with started(tmp_path / "d", *uris, "--", *flags_of({**FLAGS, "seed": 4}), **meeting, **shape) as d:
+        assert f"{output} was made with other parameters" in d.communicate(timeout=120)[0]
+    assert d.returncode == 2
+
+
+def test_a_stopped_node_ends_with_143_and_leaves_nothing(store: dict[str, str], tmp_path: Path) -> None:
+    output = f"s3://{BUCKET}/stopped/model"
+    (port,) = free_ports(1)
+    of_the_operator = {"PET_NNODES": "1", "PET_NODE_RANK": "0", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
+    of_the_pod = {"RANK": "0", "WORLD_SIZE": "1", "PET_NPROC_PER_NODE": "2"}
+    flags = flags_of({**FLAGS, "num_updates": 100_000, "log_interval": 1})
+    arguments = [f"--data-uri={DATA}", f"--output-uri={output}", "--", *flags]
+    with started(tmp_path / "a", *arguments, **of_the_operator, **of_the_pod) as process:
+        assert process.stdout is not None
+        said = ""
+        while "update" not in said.rpartition("rank(s)")[2]:
+            said += (line := process.stdout.readline())
+            assert line, said
+        running = psutil.Process(process.pid).children(recursive=True)
+        assert len(running) == 3  # torchrun and two ranks
+        process.send_signal(signal.SIGTERM)
+        said += process.communicate(timeout=90)[0]
+    assert process.returncode == 143, said
+    assert not [each for each in running if each.is_running()]
+    assert list((tmp_path / "a" / "tmp").iterdir()) == []
+    assert storage.read_text(f"{output}/{FILE}") is None
+    assert "143" in (tmp_path / "a" / "message").read_text()
+
+
+def test_what_a_rank_has_to_say_is_the_nodes_last_word(store: dict[str, str], tmp_path: Path) -> None:
+    arguments = [
+        f"--data-uri={DATA}",
+        f"--output-uri=s3://{BUCKET}/refused",
+        "--",
+        *flags_of(FLAGS),
+        "--perturbation-radius=-1",
+    ]
+    with started(tmp_path / "a", *arguments, RANK="1") as process:
+        said = process.communicate(timeout=120)[0]
+    assert process.returncode == 2, said
+    line = "perturbation_radius is -1.0: give 0 or more"
+    assert line in said.splitlines()[-1]
+    assert line in (tmp_path / "a" / "message").read_text()
+    assert store["AWS_SECRET_ACCESS_KEY"] not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "says"),
+    [
+        ([f"--data-uri=s3://{BUCKET}/nothing"], {}, 2, f"there is nothing at s3://{BUCKET}/nothing"),
+        ([f"--data-uri={DATA}", "--", "--model=tiny", "--no-such-flag=1"], {}, 2, "no-such-flag"),
+        ([f"--data-uri={DATA}"], {"AWS_SECRET_ACCESS_KEY": "wrong-one"}, 2, "AWS_SECRET_ACCESS_KEY is not that of"),
+        ([f"--data-uri={DATA}"], {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, 75, "does not answer"),
+    ],
+)  # fmt: skip
+def test_what_cannot_begin_says_why_before_any_rank_starts(
+    store: dict[str, str], tmp_path: Path, arguments: list[str], environment: dict[str, str], code: int, says: str
+) -> None:
+    asked = [f"--output-uri=s3://{BUCKET}/never", *arguments]
+    with started(tmp_path / "a", *asked, AWS_MAX_ATTEMPTS="2", **environment) as process:
+        said = process.communicate(timeout=120)[0]
+    assert process.returncode == code, said
+    assert says in said.splitlines()[-1]
+    assert says in (tmp_path / "a" / "message").read_text()
+    assert "wrong-one" not in said
+
+
+# --- checkpoints ---
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.05)
+    return f"s3://{BUCKET}/{request.node.name}"
+
+
+def write_checkpoint(folder: Path, name: str) -> None:
+    with Artifact(folder / name, "checkpoint", {"name": name}, {}).building() as unfinished:
+        (unfinished / "state").write_text(name)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_checkpoint_outlives_its_node(place: str, tmp_path: Path) -> None:
+    with checkpoints.exchanged(place, tmp_path / "a", False):
+        for name in ("update-1", "update-2"):
+            write_checkpoint(tmp_path / "a", name)
+            wait_for(lambda name=name: storage.read_text(f"{place}/latest") == name)  # type: ignore[misc]
+    assert storage.read_text(f"{place}/update-1/state") is None
+    with checkpoints.exchanged(place, tmp_path / "b", False):
+        assert [path.name for path in (tmp_path / "b").iterdir()] == ["update-2"]
+        assert (tmp_path / "b" / "update-2" / "state").read_text() == "update-2"
+
+
+def test_a_run_that_is_stopped_stores_what_it_wrote_last(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SECONDS", 100)
+    with pytest.raises(SystemExit), checkpoints.exchanged(place, tmp_path / "a", False):
+        (tmp_path / "a" / "update-9").write_text("a file is one too")
+        raise SystemExit(143)
+    with checkpoints.exchanged(place, tmp_path / "b", False):
+        assert (tmp_path / "b" / "update-9").read_text() == "a file is one too"
+
+
+def test_nodes_of_an_elastic_job_get_each_others_checkpoints(place: str, tmp_path: Path) -> None:
+    with checkpoints.exchanged(place, tmp_path / "a", True), checkpoints.exchanged(place, tmp_path / "b", True):
+        write_checkpoint(tmp_path / "a", "update-1")
+        wait_for((tmp_path / "b" / "update-1").is_dir)
+        write_checkpoint(tmp_path / "b", "update-2")
+        wait_for((tmp_path / "a" / "update-2").is_dir)
+
+
+def test_a_damaged_checkpoint_or_an_absent_store_stops_no_training(
+    place: str, store: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with checkpoints.exchanged(place, tmp_path / "a", False):
+        write_checkpoint(tmp_path / "a", "update-1")
+        wait_for(lambda: storage.read_text(f"{place}/latest") == "update-1")
+    storage.write_text(f"{place}/update-1/state", "update-7")
+    with checkpoints.exchanged(place, tmp_path / "b", False):
+        assert not (tmp_path / "b" / "update-1").exists()
+    assert f"checkpoint: {place}/update-1/state is not the file that was stored" in capsys.readouterr().out
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with proxy_to(store["AWS_ENDPOINT_URL"]) as proxy:
+        proxy.left = 0
+        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            monkeypatch.setenv(name, proxy.url)
+        with checkpoints.exchanged(place, tmp_path / "c", False):
+            write_checkpoint(tmp_path / "c", "update-3")
+            wait_for(lambda: "does not answer" in capsys.readouterr().out)
+            proxy.left = float("inf")
+            wait_for(lambda: storage.read_text(f"{place}/latest") == "update-3")
+
+
+def test_what_the_training_deletes_meanwhile_is_stored_whole(place: str, tmp_path: Path) -> None:
+    with checkpoints.exchanged(place, tmp_path / "a", False):
+        for number in range(8):
+            write_checkpoint(tmp_path / "a", f"update-{number}")
+            if number:
+                shutil.rmtree(tmp_path / "a" / f"update-{number - 1}")
+            time.sleep(0.03)
+        wait_for(lambda: storage.read_text(f"{place}/latest") == "update-7")
+    storage.fetch(f"{place}/update-7", tmp_path / "back")
+    with pytest.raises(UserError, match="there is nothing"):
+        storage.fetch(f"{place}/update-6", tmp_path / "old")
