@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from components.artifacts import Manifest
@@ -35,12 +35,36 @@ def stage_run(
     Raises:
         UserError: no MLflow server is named.  TryAgainError: it does not answer.
     """
+    _use(tracking_uri)
+    with reachable(), _open(stage, pipeline_run_id, experiment, last) as run:
+        yield run
+
+
+def end_pipeline_run(pipeline_run_id: str, *, experiment: str, tracking_uri: str = "") -> None:
+    """Mark as failed what of a pipeline run is still open, its own run and its stages': what opened it ended without a word.
+
+    Runs that Kubeflow's plugin opened are Kubeflow's to end.
+
+    Raises:
+        UserError: no MLflow server is named.  TryAgainError: it does not answer.
+    """
+    _use(tracking_uri)
+    with reachable():
+        client = mlflow.MlflowClient()
+        known = client.get_experiment_by_name(experiment)
+        for parent in _pipeline_runs(client, pipeline_run_id, known.experiment_id) if known else ():
+            stages = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+            for run in (*stages, parent):
+                if run.info.status == "RUNNING":
+                    client.set_terminated(run.info.run_id, "FAILED")
+                    print(f"clean_up: {run.info.run_name} was still open in MLflow, and is marked as failed", flush=True)
+
+
+def _use(tracking_uri: str) -> None:
     if tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
     elif "MLFLOW_TRACKING_URI" not in os.environ:
         raise UserError("no MLflow server: give tracking_uri=http://... or set MLFLOW_TRACKING_URI")
-    with reachable(), _open(stage, pipeline_run_id, experiment, last) as run:
-        yield run
 
 
 @contextmanager
@@ -78,12 +102,16 @@ def _open(stage: str, pipeline_run_id: str, experiment: str, last: bool) -> Iter
 def _parent(client: mlflow.MlflowClient, pipeline_run_id: str, experiment: str) -> tuple[str, str]:
     """(run id, experiment id) of the pipeline run's own run, opened by whichever stage comes first."""
     experiment_id = _experiment_id(client, experiment)
-    query = f"tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run_id}' AND tags.stage = 'pipeline'"
-    found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
-    if found:
+    if found := _pipeline_runs(client, pipeline_run_id, experiment_id):
         return found[0].info.run_id, experiment_id
     tags = {PIPELINE_RUN_TAG: pipeline_run_id, "stage": "pipeline"}
     return client.create_run(experiment_id, tags=tags, run_name=pipeline_run_id).info.run_id, experiment_id
+
+
+def _pipeline_runs(client: mlflow.MlflowClient, pipeline_run_id: str, experiment_id: str) -> list[Run]:
+    """The pipeline run's own run, if a stage has opened one."""
+    query = f"tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run_id}' AND tags.stage = 'pipeline'"
+    return list(client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1))
 
 
 def _experiment_id(client: mlflow.MlflowClient, experiment: str) -> str:

@@ -1,40 +1,92 @@
 """Write build/adapt.yaml and build/suite.yaml, and each component by itself for use in other pipelines.
 
-python pipelines/compile.py [--output-dir build]
+python pipelines/compile.py [--output-dir build] [--image REPOSITORY@sha256:... --train-image REPOSITORY@sha256:...]
 """
 
+import re
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kfp.compiler import Compiler
+from kfp.compiler.pipeline_spec_builder import write_pipeline_spec_to_file
+from kfp.dsl.base_component import BaseComponent
+from kfp.dsl.graph_component import GraphComponent
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
 from components import cli
+from components.clean_up.component import clean_up
+from components.errors import UserError
 from components.evaluate.component import evaluate
+from components.image import IMAGE, TRAIN_IMAGE
 from components.promote.component import promote
 from components.register.component import register
 from components.suite import component as collect
 from components.tokenize.component import tokenize
 from components.train.component import train
 from pipelines.adapt import adapt
+from pipelines.cluster import platform_of, set_images, set_retries, with_clean_up
 from pipelines.suite import suite
 
 PIPELINES = (adapt, suite)
-COMPONENTS = (tokenize, train, evaluate, register, promote, collect.runs, collect.suite)
+COMPONENTS = (tokenize, train, evaluate, register, promote, collect.runs, collect.suite, clean_up)
+REFERENCE = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?|[\w.-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 
 
-def compile_all(*, output_dir: Path = Path("build")) -> list[Path]:
+def compile_all(
+    *,
+    output_dir: Path = Path("build"),
+    image: str = IMAGE,
+    train_image: str = TRAIN_IMAGE,
+    image_pull_secrets: Sequence[str] = (),
+) -> list[Path]:
     """Compile the pipelines and their components.
 
     Args:
         output_dir: Folder for PIPELINE.yaml and components/COMPONENT.yaml.
+        image: What tokenize, promote, suite and clean_up run in, as REPOSITORY@sha256:DIGEST.
+        train_image: What train, evaluate, register and the training job's pods run in, likewise.
+        image_pull_secrets: Names of the Secrets, in the namespace of the runs, that the images are pulled with.
     """
-    named = {f"{pipeline.name}.yaml": pipeline for pipeline in PIPELINES}
+    images = {IMAGE: image, TRAIN_IMAGE: train_image}
+    check_images(*images.values())
+    named: dict[str, BaseComponent] = {f"{pipeline.name}.yaml": pipeline for pipeline in PIPELINES}
     named |= {f"components/{component.name}.yaml": component for component in COMPONENTS}
     for name, component in named.items():
         path = output_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Compiler().compile(component, str(path))
+        spec, platform = for_cluster(component, images, image_pull_secrets)
+        write_pipeline_spec_to_file(spec, component.description, platform, str(path))
         print(path)
     return [output_dir / name for name in named]
+
+
+def for_cluster(
+    component: BaseComponent, images: Mapping[str, str], image_pull_secrets: Sequence[str] = ()
+) -> tuple[PipelineSpec, PlatformSpec]:
+    """What is compiled of a pipeline or component, which stays as it is. A component alone has no more than its image."""
+    spec = PipelineSpec()
+    if not isinstance(component, GraphComponent):
+        spec.CopyFrom(component.pipeline_spec)
+        set_images(spec, images)
+        return spec, PlatformSpec()
+    spec.CopyFrom(with_clean_up(component).pipeline_spec)
+    set_images(spec, images)
+    set_retries(spec, "train")
+    return spec, platform_of(spec, tuple(image_pull_secrets))
+
+
+def check_images(*images: str) -> None:
+    """Warn, in one line, where KFP could not tell that an image has changed.
+
+    Raises:
+        UserError: a name that no registry takes.
+    """
+    for image in images:
+        if not REFERENCE.fullmatch(image):
+            raise UserError(f"{image!r} is not an image: give REGISTRY/REPOSITORY@sha256:DIGEST, as `make push` prints it")
+    if tagged := [image for image in images if "@" not in image]:
+        mend = "the tag may move, and KFP's cache would not see it; `make push` prints digests"
+        print(f"warning: {' and '.join(tagged)} by tag: {mend}", file=sys.stderr)
 
 
 if __name__ == "__main__":

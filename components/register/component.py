@@ -3,11 +3,11 @@
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Markdown, Model, Output
 
-from components.image import IMAGE
+from components.image import TRAIN_IMAGE
 from components.parameters import documented
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 @documented
 def register(
     trained: Input[Model],

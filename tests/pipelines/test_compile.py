@@ -74,7 +74,8 @@ def test_kfp_run_takes_the_compiled_pipeline(
     assert done.returncode == 0, done.stderr
     assert ("deprecated" in done.stderr) == (verb == "submit")
     run = next(body for path, body in posted if path.endswith("/runs"))
-    assert run["pipeline_spec"]["pipelineInfo"]["name"] == "adapt"
+    assert run["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "adapt"
+    assert "kubernetes" in run["pipeline_spec"]["platform_spec"]["platforms"]
     given = run["runtime_config"]["parameters"]
     assert {name: str(given[name]) for name in ("task", "source", "model")} == {
         "task": "sst2",
@@ -85,7 +86,7 @@ def test_kfp_run_takes_the_compiled_pipeline(
 
 def test_every_component_stands_alone(build: Path) -> None:
     names = {path.stem for path in (build / "components").iterdir()}
-    assert names == {"tokenize", "train", "evaluate", "register", "promote", "runs", "suite"}
+    assert names == {"tokenize", "train", "evaluate", "register", "promote", "runs", "suite", "clean-up"}
     for name in names:
         spec = yaml.safe_load((build / "components" / f"{name}.yaml").read_text())
         container = spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]

@@ -1,0 +1,60 @@
+"""An image's Python, made of links to what is installed here: the packages that its requirements lead to, and no others."""
+
+import importlib.metadata
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from support import ROOT
+
+
+def names_in(file: str) -> list[str]:
+    """The packages that a requirements file names, those of the files it refers to included."""
+    names: list[str] = []
+    for line in (ROOT / "docker" / file).read_text().splitlines():
+        requirement = line.partition("#")[0].strip()
+        names += names_in(requirement.removeprefix("-r ")) if requirement.startswith("-r ") else [requirement]
+    return [name for name in names if name]
+
+
+def closure(names: list[str]) -> set[str]:
+    """Those packages and all that they ask for, as far as it is installed."""
+    found: set[str] = set()
+    todo = [Requirement(name) for name in names]
+    while todo:
+        wanted = todo.pop()
+        name = re.sub(r"[-_.]+", "-", wanted.name).lower()
+        key = f"{name}[{','.join(sorted(wanted.extras))}]" if wanted.extras else name
+        if key in found:
+            continue
+        found.add(key)
+        for text in importlib.metadata.requires(name) or ():
+            requirement = Requirement(text)
+            if any(requirement.marker is None or requirement.marker.evaluate({"extra": it}) for it in wanted.extras or {""}):
+                todo.append(requirement)
+    return {name.partition("[")[0] for name in found}
+
+
+@pytest.fixture(scope="session")
+def image_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Image -> a folder to import from, that holds what the image does."""
+
+    def tops(name: str) -> Iterator[tuple[str, Path]]:
+        for file in importlib.metadata.files(name) or ():
+            top = file.parts[0]
+            if top not in ("..", "__pycache__", "bin"):
+                yield top, Path(str(file.locate())).parents[len(file.parts) - 2] if len(file.parts) > 1 else Path(file.locate())
+
+    def make(image: str) -> Path:
+        folder = tmp_path_factory.getbasetemp() / f"image-{image}"
+        if not folder.exists():
+            folder.mkdir()
+            for name in closure(names_in(f"{image}.txt")) | set(names_in("no-deps.txt")):
+                for top, place in dict(tops(name)).items():
+                    if not (folder / top).exists():
+                        (folder / top).symlink_to(place)
+        return folder
+
+    return make

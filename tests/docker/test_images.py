@@ -1,0 +1,172 @@
+"""The images, as far as that can be seen without building one: the Dockerfile, and what their Pythons can import."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from servers import mlflow_server
+from support import ROOT
+
+from components.image import IMAGE, TRAIN_IMAGE
+from pipelines.compile import COMPONENTS
+
+DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
+FILES = {IMAGE: "stage", TRAIN_IMAGE: "train"}
+NEVER = {"stage": {"torch", "sklearn", "matplotlib", "flask", "sqlalchemy"}, "train": {"accelerate", "sqlglot"}}
+
+
+def run_in(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python with what the image has and this code, and nothing else of what is installed here."""
+    known = {name: os.environ[name] for name in ("PATH", "HOME", "HF_HUB_OFFLINE") if name in os.environ}
+    paths = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-S", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**known, **paths, **environment}, cwd=ROOT)
+
+
+def modules_of(package: str) -> Iterator[str]:
+    """The modules of components/PACKAGE, and those of this project that they import, in functions too."""
+    for path in sorted((ROOT / "components" / package).glob("*.py")):
+        if path.stem not in ("__init__", "__main__", "component"):
+            yield f"components.{package}.{path.stem}"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("components."):
+                found = str(node.module)
+                if (ROOT / found.replace(".", "/")).with_suffix(".py").is_file():  # what is not there at all, mypy finds
+                    yield found
+
+
+def packages(image: str) -> set[str]:
+    """The packages whose components run in the image."""
+    of_image = [it for it in COMPONENTS if it.component_spec.implementation.container.image == image]
+    return {it.python_func.__module__.split(".")[1] for it in of_image}
+
+
+def test_every_component_runs_in_the_image_that_has_what_it_needs() -> None:
+    assert packages(TRAIN_IMAGE) == {"train", "evaluate", "register"}
+    assert packages(IMAGE) >= {"tokenize", "promote", "suite", "clean_up"}
+
+
+@pytest.mark.parametrize("image", [IMAGE, pytest.param(TRAIN_IMAGE, marks=pytest.mark.slow)])
+def test_an_image_has_what_its_components_import_and_not_what_others_do(image: str, image_path: Callable[[str], Path]) -> None:
+    folder = image_path(FILES[image])
+    modules = sorted({module for package in packages(image) for module in modules_of(package)})
+    tried = "; ".join(f"import {module}" for module in modules)
+    done = run_in(folder, "-c", f"{tried}; import kfp.dsl.executor_main, boto3, kubernetes", _KFP_RUNTIME="true")
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert not {path.name for path in folder.iterdir()} & NEVER[FILES[image]]
+
+
+@pytest.mark.parametrize(("package", "image"), [("tokenize", "stage"), ("clean_up", "stage"), ("train", "train")])
+def test_a_command_starts_in_its_image(package: str, image: str, image_path: Callable[[str], Path]) -> None:
+    done = run_in(image_path(image), "-m", f"components.{package}", "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"python -m components.{package}" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_stages_run_in_their_images(image_path: Callable[[str], Path], tmp_path: Path) -> None:
+    data, model, evaluation = (tmp_path / name for name in ("data", "model", "evaluation"))
+    with mlflow_server(tmp_path / "mlflow") as uri:
+
+        def stage(image: str, name: str, *arguments: object) -> str:
+            done = run_in(image_path(image), "-m", f"components.{name}", *arguments, MLFLOW_TRACKING_URI=uri)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        source = ["--source", "sample", "--num-sample-rows", 200, "--model", "tiny"]
+        stage("stage", "tokenize", "--task", "sst2", *source, "--output-dir", data)
+        stage("train", "train", "--data-dir", data, "--model", "tiny", "--num-epochs", 3, "--learning-rate", 1e-2,
+              "--global-batch-size", 8, "--output-dir", model)  # fmt: skip
+        stage("train", "evaluate", "--model-dir", model, "--data-dir", data, "--output-dir", evaluation)
+        stage("stage", "suite", "--evaluation-dirs", evaluation, "--output-dir", tmp_path / "glue")
+        stage("train", "register", "--model-dir", model, "--evaluation-dir", evaluation, "--name", "imaged",
+              "--auto-promote", "False", "--champion-margin", 1)  # fmt: skip
+        done = run_in(
+            image_path("stage"), "-m", "components.promote", "--model-uri", "models:/imaged/1", MLFLOW_TRACKING_URI=uri
+        )
+        assert (done.returncode, "Traceback" in done.stderr) in ((0, False), (2, False)), done.stderr
+        assert "imaged version 1" in done.stdout + done.stderr
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    program = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([program, ROOT / "docker" / "Dockerfile"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_what_goes_into_an_image_has_a_version() -> None:
+    pinned = {
+        re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in (ROOT / "constraints.txt").read_text().split()
+    }
+    for path in (ROOT / "docker").glob("*.txt"):
+        for line in path.read_text().splitlines():
+            name = line.partition("#")[0].strip()
+            assert not name or name.startswith("-r ") or name in pinned, f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("target", ["stage", "train", "mlflow"])
+def test_an_image_is_run_by_a_number_and_takes_signals_itself(target: str) -> None:
+    (block,) = (it for it in DOCKERFILE.split("\nFROM ") if it.partition("\n")[0].endswith(f" AS {target}"))
+    (user,) = re.findall(r"^USER (.*)$", block, re.MULTILINE)
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    assert re.search(r'^ENTRYPOINT \["', block, re.MULTILINE)
+    assert 'org.opencontainers.image.version="${VERSION}"' in block
+    assert 'org.opencontainers.image.revision="${GIT_COMMIT}"' in block
+
+
+def test_nothing_but_code_and_lists_of_packages_is_sent_to_the_build() -> None:
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert ignored[0] == "*"
+    copied = {it for line in re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE) for it in line.split()}
+    assert (
+        copied
+        == {it.removeprefix("!") for it in ignored if it.startswith("!")}
+        == {"constraints.txt", "docker/*.txt", "components"}
+    )
+
+
+def test_no_tool_to_build_with_is_one_line(tmp_path: Path) -> None:
+    for name in ("sh", "sed", "git", "dirname"):
+        (tmp_path / name).symlink_to(
+            next(Path(it) / name for it in os.environ["PATH"].split(":") if (Path(it) / name).exists())
+        )
+    done = subprocess.run(
+        [ROOT / "docker" / "images.sh", "build"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: docker, podman or buildah is needed, and none of them works here\n"
+
+
+def test_a_stage_that_is_process_1_ends_at_a_sigterm(tmp_path: Path) -> None:
+    """The kernel hands process 1 no signal that it has no handler for: as in a container, whose entry point it is."""
+    if subprocess.run(["unshare", "-rpf", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("user namespaces are refused here")
+    (tmp_path / "own.csv").write_text("text,label\n" + "a long story,yes\na short one,no\n" * 200_000)
+    stage = [
+        sys.executable,
+        "-m",
+        "components.tokenize",
+        "--task",
+        "own",
+        "--source",
+        str(tmp_path / "own.csv"),
+        "--model",
+        "tiny",
+    ]
+    inner = [*stage, "--text-columns", "text", "--label-column", "label", "--output-dir", str(tmp_path / "data")]
+    with subprocess.Popen(["unshare", "-rpf", *inner], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as outer:
+        child = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+        for _ in range(600):
+            if list(tmp_path.glob(".data.*.partial")):
+                break
+            assert outer.poll() is None, outer.communicate()[0]
+            time.sleep(0.1)
+        os.kill(int(child.read_text()), 15)
+        assert outer.wait(60) == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["own.csv"]

@@ -1,0 +1,158 @@
+"""What a compiled pipeline has that the local runner does without."""
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import ROOT
+
+from components.errors import UserError
+from components.image import IMAGE, TRAIN_IMAGE
+from pipelines.adapt import adapt
+from pipelines.cluster import SECRETS, SETTINGS
+from pipelines.compile import check_images, compile_all
+from pipelines.suite import suite
+
+OURS = {
+    IMAGE: f"registry.example.com/adapt-stage@sha256:{'a' * 64}",
+    TRAIN_IMAGE: f"registry.example.com/train@sha256:{'b' * 64}",
+}
+TRAINED = {"train", "evaluate", "register"}
+SECRET_VALUE = "not-to-be-found-anywhere-4711"
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    compile_all(output_dir=folder, image=OURS[IMAGE], train_image=OURS[TRAIN_IMAGE], image_pull_secrets=["registry-key"])
+    return folder
+
+
+def documents(build: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    spec, platform = yaml.safe_load_all((build / f"{name}.yaml").read_text())
+    return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for part in (spec["root"], *spec["components"].values()):
+        yield from part.get("dag", {}).get("tasks", {}).items()
+
+
+@pytest.mark.parametrize("name", ["adapt", "suite"])
+def test_every_step_has_its_image_by_digest_and_knows_it(build: Path, name: str) -> None:
+    spec, _ = documents(build, name)
+    executors = spec["deploymentSpec"]["executors"]
+    assert {"exec-tokenize", "exec-train", "exec-evaluate", "exec-register", "exec-promote", "exec-clean-up"} <= set(executors)
+    for executor, given in executors.items():
+        image = OURS[TRAIN_IMAGE if executor.removeprefix("exec-") in TRAINED else IMAGE]
+        assert given["container"]["image"] == image
+        assert {"name": "IMAGE", "value": image} in given["container"]["env"]
+
+
+def test_a_component_alone_has_its_image_too(build: Path) -> None:
+    for path in (build / "components").iterdir():
+        ((name, executor),) = yaml.safe_load(path.read_text())["deploymentSpec"]["executors"].items()
+        assert executor["container"]["image"] == OURS[TRAIN_IMAGE if name.removeprefix("exec-") in TRAINED else IMAGE]
+
+
+@pytest.mark.parametrize("name", ["adapt", "suite"])
+def test_every_step_gets_the_settings_of_the_namespace(build: Path, name: str) -> None:
+    spec, platform = documents(build, name)
+    assert set(platform) == set(spec["deploymentSpec"]["executors"])
+    for step in platform.values():
+        (config,) = step["configMapAsEnv"]
+        assert (config["configMapName"], config["optional"]) == ("adapt-config", True)
+        assert {it["envVar"] for it in config["keyToEnv"]} == set(SETTINGS) == {it["configMapKey"] for it in config["keyToEnv"]}
+        secrets = {it["secretName"]: (it["optional"], [key["envVar"] for key in it["keyToEnv"]]) for it in step["secretAsEnv"]}
+        assert secrets == {secret: (True, list(names)) for secret, names in SECRETS.items()}
+        (authority,) = step["configMapAsVolume"]
+        assert (authority["configMapName"], authority["mountPath"], authority["optional"]) == (
+            "adapt-ca",
+            "/etc/adapt/ca",
+            True,
+        )
+        assert step["emptyDirMounts"] == [{"mountPath": "/tmp", "volumeName": "tmp"}]
+        assert step["podMetadata"]["labels"] == step["podMetadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
+        assert step["securityContext"] == {"runAsNonRoot": True}
+        assert [it["secretName"] for it in step["imagePullSecret"]] == ["registry-key"]
+
+
+@pytest.mark.parametrize("pipeline", [adapt, suite])
+def test_clean_up_comes_after_everything_however_it_ends(build: Path, pipeline: Any) -> None:
+    spec, _ = documents(build, pipeline.name)
+    last = spec["root"]["dag"]["tasks"]["clean-up"]
+    assert last["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert set(last["dependentTasks"]) == set(spec["root"]["dag"]["tasks"]) - {"clean-up"}
+    assert "enableCache" not in last["cachingOptions"]
+    given = last["inputs"]["parameters"]
+    assert given["pipeline_run_id"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
+    assert {name: it.get("componentInputParameter") for name, it in given.items() if name != "pipeline_run_id"} == {
+        "experiment": "experiment",
+        "tracking_uri": "tracking_uri",
+    }
+
+
+@pytest.mark.parametrize("pipeline", [adapt, suite])
+def test_it_is_the_same_pipeline_to_who_calls_it(build: Path, pipeline: Any) -> None:
+    spec, _ = documents(build, pipeline.name)
+    assert spec["pipelineInfo"]["name"] == pipeline.name
+    assert spec["pipelineInfo"]["description"] == pipeline.description
+    offered = spec["root"]["inputDefinitions"]["parameters"]
+    signature = inspect.signature(pipeline.pipeline_func)
+    assert set(offered) == set(signature.parameters)
+    assert all(it["description"] for it in offered.values())
+    assert {name for name, it in offered.items() if not it.get("isOptional")} == {
+        name for name, it in signature.parameters.items() if it.default is inspect.Parameter.empty
+    }
+    assert "outputDefinitions" not in spec["root"]
+
+
+@pytest.mark.parametrize("name", ["adapt", "suite"])
+def test_only_training_is_tried_again(build: Path, name: str) -> None:
+    spec, _ = documents(build, name)
+    again = {task: given["retryPolicy"] for task, given in tasks(spec) if "retryPolicy" in given}
+    assert set(again) == {"train"}
+    assert again["train"]["maxRetryCount"] == 2
+
+
+def test_what_runs_here_has_none_of_it() -> None:
+    for pipeline in (adapt, suite):
+        assert not pipeline.platform_spec.platforms
+        names = {task for part in pipeline.pipeline_spec.components.values() for task in part.dag.tasks}
+        assert "clean-up" not in names | set(pipeline.pipeline_spec.root.dag.tasks)
+        executors = pipeline.pipeline_spec.deployment_spec["executors"]
+        assert {executor["container"]["image"] for executor in executors.values()} <= {IMAGE, TRAIN_IMAGE}
+        assert not any(task.HasField("retry_policy") for task in pipeline.pipeline_spec.root.dag.tasks.values())
+
+
+def test_a_secret_of_who_compiles_is_in_no_output(tmp_path: Path) -> None:
+    secrets = {name: SECRET_VALUE for names in SECRETS.values() for name in names} | {"HF_TOKEN": SECRET_VALUE}
+    command = [sys.executable, "pipelines/compile.py", "--output-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **secrets}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert SECRET_VALUE not in done.stdout + done.stderr
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 9
+    for path in written:
+        assert SECRET_VALUE.encode() not in path.read_bytes()
+
+
+def test_an_image_by_tag_is_warned_of_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    check_images("registry:5000/one:1", f"registry:5000/two:1@sha256:{'a' * 64}", "three")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("warning: registry:5000/one:1 and three by tag")
+    check_images(*OURS.values())
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("image", ["", "a b", "one@sha256:abc", "https://registry/one:1", "one:1\nname: x"])
+def test_what_is_no_image_is_refused(image: str) -> None:
+    with pytest.raises(UserError, match="is not an image"):
+        check_images(image)
