@@ -7,7 +7,7 @@
         manifest.json          the digests of these files, and the identity of what is being trained
 
 There is no more to it: batch, dropout and noise of an update are functions of the seed and its number. A folder appears whole
-or not at all, and one that is damaged or belongs to another run is not used. MiniLM with AdamW: 273 MB, half a second.
+or not at all, and one that is damaged or belongs to another run is not used. MiniLM with AdamW: 273 MB, under a second.
 """
 
 import json
@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,28 @@ def capture(
     return tensors, {"groups": groups, "scaler": scaler.state_dict()}
 
 
+def resume(
+    folder: Path | None,
+    identity: str,
+    ranks: Ranks,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> State | None:
+    """Put the newest state, if there is one, into a model and an optimizer just built, on all ranks. Its tensors are let go.
+
+    Args:
+        folder: None on all ranks but the first, which tells the others.
+    """
+    state = share(load(folder, identity) if folder else None, ranks)
+    if not state:
+        return None
+    restore(state, model, optimizer, scaler)
+    return replace(state, tensors={})
+
+
 def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-    """The reverse of `capture`, into a model and an optimizer just built."""
+    """The reverse of `capture`."""
     held = optimizer.state_dict()
     held["param_groups"] = [group | saved for group, saved in zip(held["param_groups"], state.numbers["groups"], strict=True)]
     with torch.no_grad():

@@ -142,11 +142,9 @@ def train(
         checkpoints = None
         if checkpoint_minutes and ranks.rank == 0:
             checkpoints = checkpoint_dir or checkpoint.default_folder(artifact)
-        state = checkpoint.share(checkpoint.load(checkpoints, artifact.identity) if checkpoints else None, ranks)
-        if state:
-            checkpoint.restore(state, bare, the_optimizer, arithmetic.scaler)
-            if ranks.rank == 0:
-                print(f"train: goes on at update {state.update} of {num_updates} (checkpoint of {state.saved})", flush=True)
+        state = checkpoint.resume(checkpoints, artifact.identity, ranks, bare, the_optimizer, arithmetic.scaler)
+        if state and ranks.rank == 0:
+            print(f"train: goes on at update {state.update} of {num_updates} (checkpoint of {state.saved})", flush=True)
         done = saved = state.update if state else 0
 
         with (
@@ -201,7 +199,7 @@ def train(
 
             by_length = split.lengths.argsort(descending=True, stable=True)
             longest = int(split.lengths.max())
-            tokens = micro_batch_tokens or (state.numbers["tokens"].get(ranks.device.type, 0) if state else 0)
+            tokens = (state and state.numbers["tokens"].get(ranks.device.type)) or micro_batch_tokens
             saved_at, ending = time.monotonic(), None
             try:
                 tokens = tokens or choose_tokens(ranks.device, compute_longest, batch_size // ranks.count * longest)
@@ -239,6 +237,8 @@ def train(
                 save()
             log.close()
             if ending:
+                if folder:
+                    print(f"train: stopped after update {done} of {num_updates}", flush=True)
                 raise ending
             if folder:
                 bare.float().save_pretrained(folder)
