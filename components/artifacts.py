@@ -67,6 +67,7 @@ class Artifact:
     """A stage's output directory, and all that decides what will be in it.
 
     inputs: name -> digest; '' for what has none before it is loaded, as a model of the hub: such a result is never reused.
+    reusable: the cache may know it.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Artifact:
     parameters: Mapping[str, Any]
     inputs: Mapping[str, str]
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    reusable: bool = True
 
     @property
     def key(self) -> dict[str, Any]:
@@ -83,6 +85,11 @@ class Artifact:
             "inputs": dict(self.inputs),
             "code": code_digest(),
         }
+
+    @property
+    def identity(self) -> str:
+        """sha256 over the key and the versions of the libraries, in hex."""
+        return hashlib.sha256(json.dumps({**self.key, "versions": versions()}, sort_keys=True).encode()).hexdigest()
 
     def cached(self) -> Manifest | None:
         """The manifest of what is there, or of what an earlier run left in the cache, if it is this very result; else None.
@@ -135,12 +142,11 @@ class Artifact:
 
     def _entry(self) -> Path | None:
         """Where the cache knows this result, if there is a cache and all inputs have digests."""
-        if CACHE not in os.environ or not all(self.inputs.values()):
+        if CACHE not in os.environ or not self.reusable or not all(self.inputs.values()):
             return None
         folder = Path(os.environ[CACHE])
         folder.mkdir(parents=True, exist_ok=True)
-        decided_by = json.dumps({**self.key, "versions": versions()}, sort_keys=True)
-        return folder.resolve() / hashlib.sha256(decided_by.encode()).hexdigest()
+        return folder.resolve() / self.identity
 
     def _reused(self) -> Manifest | None:
         """Take what the cache has, as hard links where the file system allows."""

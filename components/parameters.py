@@ -124,6 +124,10 @@ seed: int = 0
 log_interval: int = 10
 """Updates from one flush of the metrics to the next, and from one log line to the next where there is no terminal."""
 
+checkpoint_minutes: float = 10.0
+"""Minutes of training between two checkpoints, from which the same command goes on after it was stopped or killed; what SIGTERM
+or Ctrl-C stops writes one more. 0 writes none and reads none."""
+
 # --- where the ranks run ---
 
 num_processes: int = 1
@@ -286,6 +290,10 @@ evaluation_dirs: list[Path]
 
 output_dir: Path
 """Folder to write. It appears whole or not at all; if it holds the same result already, nothing is done."""
+
+checkpoint_dir: Path | None = None
+"""Folder for the checkpoints of the training; removed when it is done. Default: where STAGE_CACHE names a folder, one in there
+that the same command finds again; else output_dir with .checkpoint after its name."""
 
 pipeline_run_id: str
 """Id of the pipeline run, which ties its stages together in MLflow."""

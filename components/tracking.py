@@ -188,6 +188,7 @@ class _Follower(threading.Thread):
         self.output_dir = output_dir
         self.file = file
         self.num_logged = 0
+        self.last_update = self._last_update()
         self.stopped = threading.Event()
 
     def run(self) -> None:
@@ -208,12 +209,19 @@ class _Follower(threading.Thread):
         paths = [path for path in (self.output_dir / self.file, *unfinished) if path.is_file()]
         if not paths:
             return
-        lines = paths[0].read_text().splitlines(keepends=True)[self.num_logged :]
+        newest = max(paths, key=lambda path: path.stat().st_mtime_ns)  # a killed run leaves one behind
+        lines = newest.read_text().splitlines(keepends=True)[self.num_logged :]
         whole = [json.loads(line) for line in lines if line.endswith("\n")]
-        metrics = [metric for line in whole for metric in self._metrics(line)]
+        metrics = [metric for line in whole if line["update"] > self.last_update for metric in self._metrics(line)]
         for start in range(0, len(metrics), METRICS_AT_ONCE):
             self.run_.client.log_batch(self.run_.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
         self.num_logged += len(whole)
+
+    def _last_update(self) -> int:
+        """That an earlier attempt logged on the same run: from a checkpoint on, its lines come once more."""
+        client, run_id = self.run_.client, self.run_.run_id
+        logged = "loss" in client.get_run(run_id).data.metrics
+        return max(point.step for point in client.get_metric_history(run_id, "loss")) if logged else 0
 
     def _metrics(self, line: dict[str, Any]) -> list[Metric]:
         now = int(time.time() * 1000)

@@ -122,6 +122,19 @@ def test_a_growing_metrics_file_is_followed_through_its_renaming(tmp_path: Path)
     assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.25), (3, 0.125)]
 
 
+def test_a_file_that_goes_on_from_a_checkpoint_is_logged_once(tmp_path: Path) -> None:
+    """Killed after update 3 and called again, in the same MLflow run: the lines of 1 to 3 come again, and then the next."""
+    line = '{"update": %d, "loss": %f}\n'
+    with stage_run("train", pipeline_run_id="p9", experiment="adapt") as run:
+        for attempt, last in ((1, 3), (2, 5)):
+            with run.following(tmp_path / "out", "metrics.jsonl"):
+                partial = tmp_path / f".out.{attempt}.partial"
+                partial.mkdir()
+                (partial / "metrics.jsonl").write_text("".join(line % (step, 1 / step) for step in range(1, last + 1)))
+        history = mlflow.MlflowClient().get_metric_history(run.run_id, "loss")
+    assert [point.step for point in history] == [1, 2, 3, 4, 5]
+
+
 def test_no_server_and_a_server_that_is_away_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")

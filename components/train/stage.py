@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from components import parameters
 from components.artifacts import Artifact, Manifest, origin, read_manifest
-from components.errors import UserError
+from components.errors import TryAgainError, UserError
 from components.models import files_digest, load_model, load_tokenizer, model_files, model_origin
 from components.parameters import (
     Divergence,
@@ -53,6 +54,8 @@ def train(
     compile: bool = parameters.compile,
     seed: int = parameters.seed,
     log_interval: int = parameters.log_interval,
+    checkpoint_dir: Path | None = parameters.checkpoint_dir,
+    checkpoint_minutes: float = parameters.checkpoint_minutes,
     perturbation_start: float = parameters.perturbation_start,
     perturbation_steps: int = parameters.perturbation_steps,
     perturbation_init_std: float = parameters.perturbation_init_std,
@@ -71,7 +74,7 @@ def train(
     """Fine-tune a pre-trained transformer on tokenized data; on many ranks under torchrun.
 
     Writes model.safetensors, config.json with the label names, the tokenizer, metrics.jsonl (a line an update), task.json and
-    manifest.json.
+    manifest.json. Stopped or killed and called again, it goes on from its last checkpoint and writes what it would have.
     """
     arguments = dict(locals())
     _check(arguments)
@@ -86,10 +89,12 @@ def train(
     from torch import Tensor, nn
     from torch.nn.parallel import DistributedDataParallel
 
+    from components.train import checkpoint
     from components.train.build import build_method, prepare_model
     from components.train.compiled import compile_layers
     from components.train.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
-    from components.train.log import MetricsLog
+    from components.train.interrupts import ended_by, noted_signals, noticed_losses
+    from components.train.log import METRICS, MetricsLog
     from components.train.memory import choose_tokens, within_memory
     from components.train.methods import Progress
     from components.train.optimizers import build_optimizer, peak_learning_rate, schedule, trust_ratios
@@ -134,13 +139,29 @@ def train(
                 f"learning rate {peak:.3g}, {arithmetic.name}, {ranks.count} rank(s) on {ranks.device.type}",
                 flush=True,
             )
+        checkpoints = None
+        if checkpoint_minutes and ranks.rank == 0:
+            checkpoints = checkpoint_dir or checkpoint.default_folder(artifact)
+        state = checkpoint.resume(checkpoints, artifact.identity, ranks, bare, the_optimizer, arithmetic.scaler)
+        if state and ranks.rank == 0:
+            print(f"train: goes on at update {state.update} of {num_updates} (checkpoint of {state.saved})", flush=True)
+        done = saved = state.update if state else 0
 
-        with artifact.building() if ranks.rank == 0 else contextlib.nullcontext(None) as folder:
+        with (
+            noted_signals() as noted,
+            checkpoint.kept_until_done(checkpoints),
+            artifact.building() if ranks.rank == 0 else contextlib.nullcontext(None) as folder,
+        ):
             total = num_examples(num_updates, len(split), batch_size)
             may_skip = arithmetic.scaler.is_enabled()
-            log = MetricsLog(folder, method, the_method.part_names, ranks, total, log_interval, may_skip)
+            log = MetricsLog(folder, method, the_method.part_names, ranks, total, log_interval, may_skip, noted)
+            if state:
+                log.go_on(state.metrics, state.numbers["seconds"])
 
             def batch(rows: Tensor) -> Batch:
+                # In the midst of an update, before its all-reduce. Ranks on GPUs finish it: NCCL does not miss one that left.
+                if noted() and log.is_complete and (ranks.count == 1 or ranks.device.type == "cpu"):
+                    raise ended_by(noted())
                 return split.batch(rows, tokenizer.pad_token_id, ranks.device, is_packed(bare))
 
             def compute(update: int, rows: Tensor, tokens: int) -> None:
@@ -152,8 +173,9 @@ def train(
                 torch.manual_seed(mix(seed, update, ranks.rank))  # dropout: the same whenever this update is computed
                 progress = Progress(update, num_updates, seed)
                 batches = map(batch, mine)
-                for loss in accumulate_gradients(wrapped, the_method, batches, len(mine), progress, weight, arithmetic):
-                    log.add(loss, weight / ranks.count)
+                with noticed_losses(noted):
+                    for loss in accumulate_gradients(wrapped, the_method, batches, len(mine), progress, weight, arithmetic):
+                        log.add(loss, weight / ranks.count)
 
             def compute_longest(tokens: int) -> None:
                 rows = by_length[: max(1, int((split.lengths[by_length].cumsum(0) <= tokens).sum()))]
@@ -167,26 +189,57 @@ def train(
                 the_optimizer.zero_grad(set_to_none=False)  # fresh memory costs more than zeros
                 log.forget_update()
 
+            def save() -> None:
+                log.flush()
+                tensors, numbers = checkpoint.capture(bare, the_optimizer, arithmetic.scaler)
+                numbers |= {"seconds": log.seconds, "tokens": {ranks.device.type: tokens}}
+                lines = (folder / METRICS).read_text() if folder else ""
+                if checkpoints:
+                    checkpoint.save(checkpoints, artifact.identity, checkpoint.State(done, tensors, numbers, lines))
+
             by_length = split.lengths.argsort(descending=True, stable=True)
             longest = int(split.lengths.max())
-            tokens = micro_batch_tokens or choose_tokens(ranks.device, compute_longest, batch_size // ranks.count * longest)
-            for update in range(num_updates):
-                rows = rows_of_update(update, len(split), batch_size, seed)
-                for group in the_optimizer.param_groups:
-                    group["lr"] = peak * schedule(update, num_updates, num_warmup)
-                tokens = within_memory(tokens, longest, partial(compute, update, rows), forget)
-                arithmetic.scaler.unscale_(the_optimizer)
-                norm = nn.utils.clip_grad_norm_(bare.parameters(), max_grad_norm or math.inf)
-                arithmetic.scaler.step(the_optimizer)
-                arithmetic.scaler.update()
-                epoch, rate = round((update + 1) / per_epoch, 4), the_optimizer.param_groups[0]["lr"]
-                scalars = {"gradient_norm": norm, **trust_ratios(the_optimizer)}
-                log.end_update(update + 1, len(rows), scalars, epoch=epoch, learning_rate=rate)
-                the_optimizer.zero_grad(set_to_none=False)
-            log.close()
+            tokens = (state and state.numbers["tokens"].get(ranks.device.type)) or micro_batch_tokens
+            saved_at, ending = time.monotonic(), None
+            try:
+                tokens = tokens or choose_tokens(ranks.device, compute_longest, batch_size // ranks.count * longest)
+                if done and ranks.count > 2:
+                    # DDP lays out its buckets after the first gradient it sees, and a sum's order depends on where it lies.
+                    first = rows_of_update(0, len(split), batch_size, seed)
+                    tokens = within_memory(tokens, longest, partial(compute, 0, first), forget)
+                    forget()
+                for update in range(done, num_updates):
+                    rows = rows_of_update(update, len(split), batch_size, seed)
+                    for group in the_optimizer.param_groups:
+                        group["lr"] = peak * schedule(update, num_updates, num_warmup)
+                    tokens = within_memory(tokens, longest, partial(compute, update, rows), forget)
+                    arithmetic.scaler.unscale_(the_optimizer)
+                    norm = nn.utils.clip_grad_norm_(bare.parameters(), max_grad_norm or math.inf)
+                    arithmetic.scaler.step(the_optimizer)
+                    arithmetic.scaler.update()
+                    done = update + 1
+                    epoch, rate = round(done / per_epoch, 4), the_optimizer.param_groups[0]["lr"]
+                    scalars = {"gradient_norm": norm, **trust_ratios(the_optimizer)}
+                    with noticed_losses(noted):
+                        signal = log.end_update(done, len(rows), scalars, epoch=epoch, learning_rate=rate)
+                    the_optimizer.zero_grad(set_to_none=False)
+                    if checkpoints and log.is_complete and time.monotonic() - saved_at > 60 * checkpoint_minutes:
+                        save()
+                        saved, saved_at = done, time.monotonic()
+                    if signal:
+                        raise ended_by(signal)
+            except (SystemExit, KeyboardInterrupt, TryAgainError) as error:
+                ending = type(error)(*error.args)  # without the frames that hold DDP
             # DDP must go before the process group: what of it were left would hold the GIL while it waits for gloo's threads,
             # one of which may be waiting for the GIL.
             wrapped = bare
+            if ending and checkpoints and log.is_complete and done > saved:
+                save()
+            log.close()
+            if ending:
+                if folder:
+                    print(f"train: stopped after update {done} of {num_updates}", flush=True)
+                raise ending
             if folder:
                 bare.float().save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
@@ -197,7 +250,8 @@ def train(
 def plan(arguments: Mapping[str, Any]) -> Artifact:
     """What `train` will write with these arguments; nothing slow is imported to say so."""
     data = read_manifest(Path(arguments["data_dir"]), "tokenize")
-    parameters = {name: value for name, value in arguments.items() if name not in ("data_dir", "output_dir")}
+    others = ("data_dir", "output_dir", "checkpoint_dir", "checkpoint_minutes")  # they decide nothing of the content
+    parameters = {name: value for name, value in arguments.items() if name not in others}
     files = model_files(arguments["model"])
     inputs = {"data": data["digest"], "model": files_digest(arguments["model"], files)}
     origins = {"data": origin(Path(arguments["data_dir"]), data), "model": model_origin(arguments["model"], files)}
@@ -221,6 +275,7 @@ def _check(arguments: dict[str, Any]) -> None:
         ("base_batch_size", lambda value: value >= 0, "1 or more, or 0 for global_batch_size"),
         ("micro_batch_tokens", lambda value: value >= 0, "1 or more, or 0 to choose it"),
         ("log_interval", lambda value: value > 0, at_least_one),
+        ("checkpoint_minutes", lambda value: value >= 0, "0 or more"),
         ("warmup_ratio", lambda value: 0 <= value <= 1, "0 to 1"),
         ("warmup_updates", lambda value: value >= 0, "0 or more"),
         ("warmup_epochs", lambda value: value >= 0, "0 or more"),

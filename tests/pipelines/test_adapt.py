@@ -76,7 +76,7 @@ def test_every_pipeline_parameter_reaches_a_stage_under_its_own_name(compiled: d
 
 
 def test_every_stage_argument_is_a_parameter_of_the_pipeline() -> None:
-    directories = {"data_dir", "model_dir", "evaluation_dir", "output_dir", "model_uri"}
+    directories = {"data_dir", "model_dir", "evaluation_dir", "output_dir", "checkpoint_dir", "model_uri"}
     offered = set(inspect.signature(adapt.pipeline_func).parameters)
     for stage in STAGES:
         assert set(inspect.signature(stage_function(stage)).parameters) - directories <= offered

@@ -136,7 +136,9 @@ def test_nothing_of_ddp_outlives_the_process_group(tokenized: Callable[[str], Pa
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_leaves_nothing(tokenized: Callable[[str], Path], tmp_path: Path, stop: signal.Signals) -> None:
+def test_a_stopped_run_leaves_its_checkpoint_and_nothing_else(
+    tokenized: Callable[[str], Path], tmp_path: Path, stop: signal.Signals
+) -> None:
     flags = ["--data-dir", tokenized("sst2"), "--model", "tiny", "--output-dir", tmp_path / "m", "--num-epochs", "10000"]
     command = [sys.executable, "-m", "components.train", *map(str, flags)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:
@@ -147,4 +149,5 @@ def test_a_stopped_run_leaves_nothing(tokenized: Callable[[str], Path], tmp_path
         process.send_signal(stop)
         process.communicate(timeout=60)
     assert process.returncode == 128 + stop
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["m.checkpoint"]
+    assert len(list((tmp_path / "m.checkpoint").iterdir())) == 1

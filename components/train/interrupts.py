@@ -1,0 +1,48 @@
+"""SIGTERM, Ctrl-C and ranks that go away: a run ends between two updates, so that its state can be saved."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from components.errors import TryAgainError
+
+
+@contextlib.contextmanager
+def noted_signals() -> Iterator[Callable[[], int]]:
+    """Within the block SIGTERM and Ctrl-C are noted, and raised only when it ends. Yields what tells the first; 0 for none."""
+    came: list[int] = []
+    previous = {}
+    if threading.current_thread() is threading.main_thread():  # no other may
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell
+                previous[number] = signal.signal(number, lambda signum, frame: came.append(signum))
+    try:
+        yield lambda: came[0] if came else 0
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if came:
+        raise ended_by(came[0])
+
+
+def ended_by(number: int) -> BaseException:
+    """What the signal raises where it is not noted."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def noticed_losses(noted: Callable[[], int]) -> Iterator[None]:
+    """Within the block, where gloo says that another rank has left: what the signal of this one raises, else TryAgainError.
+
+    NCCL says nothing: torchrun, or NCCL's own watchdog, ends a rank that waits for one that has left.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "/gloo/" not in str(error):
+            raise
+        time.sleep(1)  # torchrun believes the record of the earliest second: let it be that of the rank that failed
+        reason = str(error).partition("] ")[2].partition(". ")[0]
+        raise ended_by(noted()) if noted() else TryAgainError(f"another rank has left: {reason}") from None
