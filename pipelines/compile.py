@@ -1,4 +1,4 @@
-"""Write build/adapt.yaml and build/suite.yaml, and each component by itself for use in other pipelines.
+"""Write build/adapt.yaml, build/suite.yaml and build/doctor.yaml, and each component by itself for use in other pipelines.
 
 python pipelines/compile.py [--output-dir build]
 """
@@ -15,9 +15,10 @@ from components.suite import component as collect
 from components.tokenize.component import tokenize
 from components.train.component import train
 from pipelines.adapt import adapt
+from pipelines.doctor import doctor
 from pipelines.suite import suite
 
-PIPELINES = (adapt, suite)
+PIPELINES = (adapt, suite, doctor)
 COMPONENTS = (tokenize, train, evaluate, register, promote, collect.runs, collect.suite)
 
 

@@ -1,0 +1,24 @@
+"""The doctor's cluster."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Where everything is well, and which this process's and its children's Kubernetes client talks to."""
+    there = Cluster(tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(there.config))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(there.config))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with there.server as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield there
+        server.shutdown()
+    for process in there.pods.values():
+        process.kill()
+        process.wait()
