@@ -1,4 +1,10 @@
-"""The images that components run in. The stages' name holds "python", which kfp's local runner looks for."""
+"""The images that components run in. Their names hold "python", which kfp's local runner looks for.
 
-IMAGE = "localhost:5000/adapt-python:0.1.0"
-TRAIN_IMAGE = "localhost:5000/adapt-train-python:0.1.0"
+compile.py puts others in their place, by digest: `--image`, `--train-image`.
+"""
+
+IMAGE = "localhost:5000/adapt-python-stage:0.1.0"
+"""Without torch: tokenize, promote, suite, clean_up, doctor."""
+
+TRAIN_IMAGE = "localhost:5000/adapt-python-train:0.1.0"
+"""With torch: train, evaluate, register, and the pods of the training job."""

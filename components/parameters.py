@@ -220,8 +220,8 @@ namespace: str = ""
 kind: JobKind = "pytorchjob"
 """Kind of training job: `pytorchjob` (kubeflow.org/v1) or `trainjob` (trainer.kubeflow.org/v1alpha1)."""
 
-image: str = ""
-"""Image of the training job's pods; empty takes the one that was built with this code."""
+train_image: str = ""
+"""Image of the training job's pods; empty takes the one that goes with this code."""
 
 service_account: str = ""
 """Kubernetes service account of the pipeline's pods; empty asks after your own rights, and lets pods have the default one."""

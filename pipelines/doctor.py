@@ -11,8 +11,7 @@ from components.parameters import documented
 @documented
 def doctor(
     kind: str = parameters.kind,
-    image: str = parameters.image,
-    service_account: str = parameters.service_account,
+    train_image: str = parameters.train_image,
     uri: str = parameters.uri,
     tracking_uri: str = parameters.tracking_uri,
     num_workers: int = parameters.num_workers,
@@ -24,8 +23,7 @@ def doctor(
     """Check what a pipeline run needs, from a pod. Fails where a check does, after all of them are told."""
     looked = component.doctor(
         kind=kind,
-        image=image,
-        service_account=service_account,
+        train_image=train_image,
         uri=uri,
         tracking_uri=tracking_uri,
         num_workers=num_workers,

@@ -4,6 +4,9 @@ import http.server
 import json
 import os
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -67,6 +70,13 @@ class Cluster:
         self.folder = folder
         self.config = folder / "kubeconfig"
         self.log_in("good")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with self.server as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield
+            server.shutdown()
 
     def log_in(self, token: str) -> None:
         user = {"name": "u", "user": {"token": token}}

@@ -20,6 +20,7 @@ S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 GPU = "nvidia.com/gpu"
 LEVEL = "pod-security.kubernetes.io/enforce"
 ASK = "ask who runs the cluster"
+APPLY = "kubectl apply -k k8s/overlays/..."
 
 
 def answers(api: Api) -> Finding:
@@ -104,7 +105,7 @@ def permits(api: Api, kind: str, service_account: str) -> Finding:
         doubt = f"this says nothing of {service_account}: run the doctor as a pipeline, under that account"
         lacking = missing(api, kind)
     if lacking:
-        return Finding("failed", f"{whose} may not {', '.join(lacking)}", f"kubectl apply -k k8s/base, or {ASK} for that Role")
+        return Finding("failed", f"{whose} may not {', '.join(lacking)}", f"{APPLY}, or {ASK} for its Role")
     return Finding("warning" if doubt else "ok", f"{whose} may do all that the launcher does", doubt)
 
 
@@ -132,7 +133,8 @@ def has_account(api: Api, service_account: str) -> Finding:
     name = service_account or "default"
     there = _keys(api, "serviceaccounts", name)
     if there is None:
-        return Finding("failed", f"there is no service account {name}", "kubectl apply -k k8s/base")
+        mend = "give --service-account one that there is: pipeline-runner, or a profile's default-editor"
+        return Finding("failed", f"there is no service account {name}", mend)
     return Finding("ok", name)
 
 
@@ -140,7 +142,7 @@ def has_settings(api: Api) -> Finding:
     """The configuration, and the CA if there is one. Of config maps and secrets only the names of keys are looked at."""
     keys = _keys(api, "configmaps", CONFIG)
     if keys is None:
-        return Finding("failed", f"there is no config map {CONFIG}", "kubectl apply -k k8s/base, with your settings in it")
+        return Finding("failed", f"there is no config map {CONFIG}", f"{APPLY}, with your settings in it")
     ca = _keys(api, "configmaps", CA)
     if ca is not None and "ca.crt" not in ca:
         return Finding("failed", f"{CA} has no ca.crt", f"kubectl create configmap {CA} --from-file=ca.crt")

@@ -15,8 +15,7 @@ from components.parameters import documented
 def doctor(
     findings: Output[Markdown],
     kind: str,
-    image: str,
-    service_account: str,
+    train_image: str,
     uri: str,
     tracking_uri: str,
     num_workers: int,
@@ -35,8 +34,7 @@ def doctor(
     with exit_codes(beside=findings.path):
         rows = doctor(
             kind=kind,
-            image=image,
-            service_account=service_account,
+            train_image=train_image,
             uri=uri,
             tracking_uri=tracking_uri,
             num_workers=num_workers,

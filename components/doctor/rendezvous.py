@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from components.doctor.finding import Finding, ask
-from components.doctor.pods import pod
+from components.doctor.pods import LABELS, pod
 from components.launch.access import allowed, phrase
 from components.launch.api import PODS, Api, ApiError, AwayError, Object
 
@@ -82,6 +82,10 @@ def _meet(api: Api, name: str, image: str, service_account: str, started: float)
 
 def _pod(name: str, image: str, service_account: str, other: str) -> Object:
     body = pod(name, image, ["python", "-c", SCRIPT], service_account)
+    body["metadata"]["labels"] = {
+        **LABELS,
+        "app.kubernetes.io/component": "train",
+    }  # for it the policies hold that hold for ranks
     body["spec"]["containers"][0]["env"] = [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "OTHER", "value": other},
@@ -114,7 +118,7 @@ def _state(there: Object) -> str:
 
 def _mend(state: str) -> str:
     if "mage" in state:
-        return "push the image, or name it with --image; a private registry needs imagePullSecrets in the service account"
+        return "push the image, or name it with --train-image; a private registry needs imagePullSecrets in the service account"
     if "connect" in state:
         return f"let pods of the namespace reach each other on every port (NetworkPolicy, service mesh), {PORT} first"
     return "see kubectl describe pod, while it lasts, and run this again"

@@ -23,7 +23,7 @@ def doctor(
     *,
     namespace: str = parameters.namespace,
     kind: str = parameters.kind,
-    image: str = parameters.image,
+    train_image: str = parameters.train_image,
     service_account: str = parameters.service_account,
     uri: str = parameters.uri,
     tracking_uri: str = parameters.tracking_uri,
@@ -45,7 +45,7 @@ def doctor(
             parse_quantity(quantity)
         except ValueError:
             raise UserError(f"{name} is {quantity!r}: give it as Kubernetes writes it, such as 500m, 4 or 16Gi") from None
-    image = image or TRAIN_IMAGE
+    image = train_image or TRAIN_IMAGE
 
     def looks(api: Api) -> dict[str, Callable[[], Finding]]:
         return {

@@ -1,6 +1,5 @@
 """The doctor's cluster."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +14,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     monkeypatch.setenv("KUBECONFIG", str(there.config))
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(there.config))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with there.server as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with there.running():
         yield there
-        server.shutdown()
     for process in there.pods.values():
         process.kill()
         process.wait()
