@@ -341,15 +341,17 @@ def test_mlflow_answers_or_does_not(cluster: Cluster, tracking: str, monkeypatch
 
 
 @pytest.mark.slow
-def test_real_servers_are_asked(cluster: Cluster, tmp_path: Path) -> None:
+def test_real_servers_are_asked(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("components.storage")
     with s3_server(tmp_path / "s3") as keys, mlflow_server(tmp_path / "mlflow") as uri:
         place = ["--uri", f"s3://{BUCKET}/runs", "--tracking-uri", uri]
-        done = run_module("components.doctor", *place, "--json", **keys)
+        for name, value in keys.items():
+            monkeypatch.setenv(name, value)
+        done = run_module("components.doctor", *place, "--json")
         rows = {each["check"]: each for each in json.loads(done.stdout)}
         assert (rows["storage"]["status"], rows["MLflow"]["status"]) == ("ok", "ok"), rows
         assert rows["MLflow"]["found"] == f"{uri}, MLflow {mlflow.__version__}"
-        done = run_module("components.doctor", *place, "--json", **{**keys, "AWS_SECRET_ACCESS_KEY": "wrong"})
+        done = run_module("components.doctor", *place, "--json", AWS_SECRET_ACCESS_KEY="wrong")
         rows = {each["check"]: each for each in json.loads(done.stdout)}
         assert rows["storage"]["status"] == "failed"
 
