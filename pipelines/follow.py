@@ -5,18 +5,17 @@ the task, and else in the log of the run's failed pods, where one may read it.
 """
 
 import re
+import shutil
 import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.errors import FailedError, StageError, TryAgainError, UserError
 from components.launch import api as kubernetes
 from components.launch.api import PODS, ApiError, AwayError
-
-if TYPE_CHECKING:
-    from pipelines.submit import Kubeflow
+from pipelines.kubeflow import Kubeflow
 
 POLL_SECONDS = 5.0
 AWAY_SECONDS = 1800.0
@@ -36,12 +35,15 @@ class Stage:
     seconds: float | None
     said: str
 
+    @property
+    def took(self) -> str:
+        return "" if self.seconds is None or self.state in ("pending", "skipped") else duration(self.seconds)
+
     def __str__(self) -> str:
-        took = "" if self.seconds is None or self.state in ("pending", "skipped") else f"  {duration(self.seconds)}"
-        return f"{self.name:12} {self.state}{took}"
+        return f"{self.name:12} {self.state:10} {self.took}".rstrip()
 
 
-def follow(kubeflow: "Kubeflow", run_id: str, spec: dict[str, Any]) -> None:
+def follow(kubeflow: Kubeflow, run_id: str, spec: dict[str, Any]) -> None:
     """Until the run has ended.
 
     Raises:
@@ -71,7 +73,7 @@ def follow(kubeflow: "Kubeflow", run_id: str, spec: dict[str, Any]) -> None:
     raise BY_CODE.get(code or 1, FailedError)(f"{who}: {why or 'failed'}: see {kubeflow.page(run_id)}")
 
 
-def _watched(kubeflow: "Kubeflow", run_id: str, names: set[str]) -> tuple[dict[str, Any], list[Stage]]:
+def _watched(kubeflow: Kubeflow, run_id: str, names: set[str]) -> tuple[dict[str, Any], list[Stage]]:
     """The run and its stages at its end; every change is printed."""
     shown: dict[str, str] = {}
     answered = time.monotonic()
@@ -95,7 +97,8 @@ def _watched(kubeflow: "Kubeflow", run_id: str, names: set[str]) -> tuple[dict[s
         if run.get("state") in ENDED:
             return run, stages
         if on_terminal:  # how long each has run already
-            print(", ".join(f"{each}" for each in stages if each.state == "running"), end="", flush=True)
+            running = ", ".join(f"{each.name} {each.state}  {each.took}" for each in stages if each.state == "running")
+            print(running[: shutil.get_terminal_size().columns - 1], end="", flush=True)
         time.sleep(POLL_SECONDS)
 
 
@@ -165,12 +168,12 @@ def reason(texts: list[str]) -> tuple[int | None, str]:
 
 
 def _logs(namespace: str, run_id: str) -> list[str]:
-    """The last lines of the run's failed pods; nothing where one may not read them."""
+    """The last lines of the run's failed pods, newest first; nothing where one may not read them."""
     try:
         cluster = kubernetes.connect(namespace, kubernetes.Patience(answer=10.0))
         query = {"labelSelector": f"pipeline/runid={run_id}", "fieldSelector": "status.phase=Failed"}
         pods = cluster.ask("GET", PODS, query=query)["items"]
-        pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
+        pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"], reverse=True)  # the last of several tries decides
         return [
             b"\n".join(cluster.lines(f"{PODS}/{pod['metadata']['name']}/log", {"container": "main", "tailLines": 100})).decode(
                 errors="replace"

@@ -13,7 +13,7 @@ from typing import Any
 
 import mlflow
 import pytest
-from cluster import HERE, JOBS, NAMESPACE, SECRET_VALUE, Answer, Cluster, forbidden, node, status
+from cluster_stub import HERE, JOBS, NAMESPACE, SECRET_VALUE, Answer, Cluster, forbidden, node, status
 from servers import BUCKET, mlflow_server, s3_server
 from support import ROOT, compiled_spec, run_module
 
