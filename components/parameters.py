@@ -27,6 +27,7 @@ Launcher = Literal["auto", "torchrun", "pytorchjob", "trainjob"]
 Divergence = Literal["symmetric_kl", "kl", "js", "mse", "label"]
 PerturbationDirection = Literal["divergence", "label"]
 PerturbationDropout = Literal["independent", "shared"]
+JobKind = Literal["pytorchjob", "trainjob"]
 
 # --- data ---
 
@@ -270,6 +271,48 @@ experiment: str = "adapt"
 
 tracking_uri: str = ""
 """MLflow server; empty takes MLFLOW_TRACKING_URI, as Kubeflow's MLflow plugin sets it."""
+
+# --- cluster: what the doctor asks after ---
+
+namespace: str = ""
+"""Kubernetes namespace; empty takes the pod's own, or that of the kubeconfig's current context."""
+
+kind: JobKind = "pytorchjob"
+"""Kind of training job: `pytorchjob` (kubeflow.org/v1) or `trainjob` (trainer.kubeflow.org/v1alpha1)."""
+
+train_image: str = ""
+"""Image of the training job's pods; empty takes the one that goes with this code."""
+
+service_account: str = ""
+"""Kubernetes service account of the pipeline's pods; empty asks after your own rights, and lets pods have the default one."""
+
+uri: str = ""
+"""Where artifacts are kept: s3://BUCKET/PREFIX. Below it an object is written, read and deleted."""
+
+num_workers: int = 1
+"""Pods of the training job."""
+
+num_gpus_per_worker: int = 0
+"""GPUs of each pod of the training job."""
+
+cpu_per_worker: str = "1"
+"""CPUs of each pod of the training job, as Kubernetes writes them: 4, 500m."""
+
+memory_per_worker: str = "4Gi"
+"""Memory of each pod of the training job, as Kubernetes writes it: 16Gi."""
+
+rendezvous: bool = False
+"""Start two small pods with the training image, and let each connect to the other: shows that the image can be pulled and that
+ranks could find each other. They are deleted in any case."""
+
+json: bool = False
+"""Print the findings as JSON."""
+
+findings: Any
+"""What each check found, and what to do."""
+
+failed: str
+"""Names of the checks that failed."""
 
 # --- directories and runs: the stages' own, no pipeline parameters ---
 

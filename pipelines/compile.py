@@ -1,4 +1,4 @@
-"""Write build/adapt.yaml and build/suite.yaml, and each component by itself for use in other pipelines.
+"""Write build/adapt.yaml, build/suite.yaml and build/doctor.yaml, and each component by itself for use in other pipelines.
 
 python pipelines/compile.py [--output-dir build] [--image REPOSITORY@sha256:... --train-image REPOSITORY@sha256:...]
 """
@@ -25,9 +25,10 @@ from components.tokenize.component import tokenize
 from components.train.component import train
 from pipelines.adapt import adapt
 from pipelines.cluster import platform_of, set_images, set_retries, with_clean_up
+from pipelines.doctor import doctor
 from pipelines.suite import suite
 
-PIPELINES = (adapt, suite)
+PIPELINES = (adapt, suite, doctor)
 COMPONENTS = (tokenize, train, evaluate, register, promote, collect.runs, collect.suite, clean_up)
 REFERENCE = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?|[\w.-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 
@@ -69,7 +70,8 @@ def for_cluster(
         spec.CopyFrom(component.pipeline_spec)
         set_images(spec, images)
         return spec, PlatformSpec()
-    spec.CopyFrom(with_clean_up(component).pipeline_spec)
+    # The doctor starts no job and has no run in MLflow.
+    spec.CopyFrom(component.pipeline_spec if component is doctor else with_clean_up(component).pipeline_spec)
     set_images(spec, images)
     set_retries(spec, "train")
     return spec, platform_of(spec, tuple(image_pull_secrets))

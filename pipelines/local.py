@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,20 +22,16 @@ from components import errors
 from components.artifacts import CACHE
 from components.evaluate.stage import METRICS, REPORT, scored
 from components.suite.stage import PAGE, SUBMISSION, TEXT, runs
+from pipelines import command
 from pipelines.adapt import adapt
+from pipelines.command import command_line, parsed
 from pipelines.console import Terminal, stages_only
 from pipelines.suite import suite
 
 PIPELINES: dict[str, GraphComponent] = {"adapt": adapt, "suite": suite}
-LISTS = ("--tasks", "--seeds")
-NAME = "python -m pipelines.local"
 LOG = "run.log"
 
-app = cyclopts.App(name=NAME, help=__doc__, version_flags=[], help_format="plaintext")
-app.default_parameter = cyclopts.Parameter(consume_multiple=True, negative_iterable=())
-app.meta.group_parameters = cyclopts.Group("Where", sort_key=0)
-for pipeline_name, pipeline in PIPELINES.items():
-    app.command(pipeline.pipeline_func, name=pipeline_name)
+app = command_line("python -m pipelines.local", __doc__, PIPELINES)
 
 
 @app.meta.default
@@ -51,16 +46,16 @@ def main(
         runs_dir: Folder for the runs' outputs and, unless MLFLOW_TRACKING_URI or tracking_uri names a server, for mlflow.db.
         cache: Take from earlier runs in runs_dir what was made of the same data, by the same code, with the same parameters.
     """
-    function, bound, _ = app.parse_args(without_commas(tokens), exit_on_error=False, print_error=False)
-    if function.__name__ not in PIPELINES:  # no pipeline named, or --help
-        function(*bound.args, **bound.kwargs)
+    asked = parsed(app, tokens)
+    if asked is None:
         return
+    name, bound = asked
     bound.apply_defaults()
     if cache:
         os.environ.setdefault(CACHE, str(runs_dir.resolve() / "cache"))
     else:
         os.environ.pop(CACHE, None)
-    run(function.__name__, bound.arguments, runs_dir.resolve())
+    run(name, bound.arguments, runs_dir.resolve())
 
 
 def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
@@ -94,19 +89,6 @@ def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
         sep="\n",
         flush=True,
     )
-
-
-def without_commas(tokens: Iterable[str]) -> list[str]:
-    """`--tasks rte,cola` and `--tasks=rte,cola` as `--tasks rte cola`: unlike paths, tasks and seeds have no commas."""
-    spread: list[str] = []
-    option = ""
-    for token in tokens:
-        if token.startswith("--"):
-            option, _, value = token.partition("=")
-            spread += [option, *filter(None, value.split(","))] if option in LISTS else [token]
-        else:
-            spread += filter(None, token.split(",")) if option in LISTS else [token]
-    return spread
 
 
 def one_at_a_time(pipeline: GraphComponent) -> None:
@@ -174,8 +156,4 @@ def _heed_signals(terminal: Terminal) -> None:
 
 
 if __name__ == "__main__":
-    with errors.exit_codes():
-        try:
-            app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
-        except cyclopts.CycloptsError as error:
-            raise errors.UserError(f"{' '.join(str(error).split())} See {NAME} --help.") from None
+    command.run(app)

@@ -29,15 +29,17 @@ def missing(api: Api, kind: str, service_account: str = "") -> list[str]:
     """
     others = {group for name, (group, _) in RESOURCES.items() if name != kind}
     asked = [right for right in NEEDED if right[1] not in others]
-    return [phrase(right) for right in asked if not _allowed(api, right, service_account)]
+    return [phrase(right) for right in asked if not allowed(api, right, service_account)]
 
 
 def phrase(right: Right) -> str:
+    """As one says it: "get pods/log"."""
     verb, group, resource, subresource = right
     return f"{verb} {resource}{f'.{group}' if group else ''}{f'/{subresource}' if subresource else ''}"
 
 
-def _allowed(api: Api, right: Right, service_account: str) -> bool:
+def allowed(api: Api, right: Right, service_account: str = "") -> bool:
+    """Whether that is granted; Kubernetes itself answers."""
     verb, group, resource, subresource = right
     attributes = {"namespace": api.namespace, "verb": verb, "group": group, "resource": resource, "subresource": subresource}
     review: Object = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}

@@ -16,7 +16,7 @@ from support import ROOT, compiled_spec, heed_interrupts, run_module
 from components import parameters
 from components.tasks import TASKS
 from pipelines.adapt import adapt
-from pipelines.local import without_commas
+from pipelines.command import without_commas
 from pipelines.suite import OF_EACH_RUN, OF_OWN_DATA, suite
 
 SMALL = ["suite", "--source", "sample", "--num-sample-rows", "80", "--model", "tiny", "--num-epochs", "1"]

@@ -1,0 +1,94 @@
+"""Look at all that a pipeline run will need, before there is one: a line for each, and what to do about it."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+from kubernetes.utils.quantity import parse_quantity
+
+from components import parameters
+from components.doctor import cluster, services
+from components.doctor.finding import Finding, Row, as_json, row, row_within
+from components.doctor.rendezvous import meet
+from components.errors import UserError
+from components.image import TRAIN_IMAGE
+from components.launch.api import Api, Patience, connect
+from components.parameters import JobKind, check_choice, documented
+
+PATIENCE = Patience(total=5.0, answer=10.0, longest=2.0)
+SECONDS = 60.0  # for each check
+
+
+@documented
+def doctor(
+    *,
+    namespace: str = parameters.namespace,
+    kind: str = parameters.kind,
+    train_image: str = parameters.train_image,
+    service_account: str = parameters.service_account,
+    uri: str = parameters.uri,
+    tracking_uri: str = parameters.tracking_uri,
+    num_workers: int = parameters.num_workers,
+    num_gpus_per_worker: int = parameters.num_gpus_per_worker,
+    cpu_per_worker: str = parameters.cpu_per_worker,
+    memory_per_worker: str = parameters.memory_per_worker,
+    rendezvous: bool = parameters.rendezvous,
+    json: bool = parameters.json,
+) -> list[Row]:
+    """Check what a pipeline run needs: the cluster, your rights, storage, MLflow. Nothing is left behind.
+
+    Raises:
+        UserError: the question itself is wrong. What the checks find is in the rows.
+    """
+    check_choice("kind", kind, JobKind)
+    for name, quantity in (("cpu_per_worker", cpu_per_worker), ("memory_per_worker", memory_per_worker)):
+        try:
+            parse_quantity(quantity)
+        except ValueError:
+            raise UserError(f"{name} is {quantity!r}: give it as Kubernetes writes it, such as 500m, 4 or 16Gi") from None
+    image = train_image or TRAIN_IMAGE
+
+    def looks(api: Api) -> dict[str, Callable[[], Finding]]:
+        return {
+            "job kind": lambda: cluster.serves(api, kind),
+            "operator": lambda: cluster.operates(api, kind, image),
+            "rights": lambda: cluster.permits(api, kind, service_account),
+            "Pod Security": lambda: cluster.admits(api, image, service_account),
+            "service account": lambda: cluster.has_account(api, service_account),
+            "settings": lambda: cluster.has_settings(api),
+            "secrets": lambda: cluster.has_secrets(api),
+            "GPUs": lambda: cluster.has_gpus(api, num_workers, num_gpus_per_worker),
+            "quota": lambda: cluster.has_room(api, num_workers, cpu_per_worker, memory_per_worker, num_gpus_per_worker),
+        }
+
+    def rows() -> Iterator[Row]:
+        api: Api | None = None
+
+        def reach() -> Finding:
+            nonlocal api
+            api = connect(namespace, PATIENCE)
+            return cluster.answers(api)
+
+        first = row_within(SECONDS, "API", reach)
+        yield first
+        if api is not None and first.status != "failed":
+            for check, look in looks(api).items():
+                yield row_within(SECONDS, check, look)
+            if rendezvous:  # not in a thread: its pods are deleted when this process is stopped
+                yield row("rendezvous", functools.partial(meet, api, image, service_account))
+        yield row_within(SECONDS, "storage", lambda: services.stores(uri))
+        yield row_within(SECONDS, "MLflow", lambda: services.tracks(tracking_uri))
+
+    found = []
+    for each in rows():
+        found.append(each)
+        if not json:
+            print(each, flush=True)
+    if json:
+        print(as_json(found), flush=True)
+    return found
+
+
+def check_rows(rows: Sequence[Row]) -> None:
+    """UserError that names the checks that failed, if any did."""
+    if failed := [each.check for each in rows if each.status == "failed"]:
+        raise UserError(f"{len(failed)} of {len(rows)} checks failed: {', '.join(failed)}")

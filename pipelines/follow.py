@@ -1,0 +1,184 @@
+"""Follow a run on Kubeflow: a line for each stage's change, and at the end its exit code.
+
+Kubeflow 2.17 says that a task failed, and not why: the reason and the stage's exit code are looked for in what the API says of
+the task, and else in the log of the run's failed pods, where one may read it.
+"""
+
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from components.errors import FailedError, StageError, TryAgainError, UserError
+from components.launch import api as kubernetes
+from components.launch.api import PODS, ApiError, AwayError
+from pipelines.kubeflow import Kubeflow
+
+POLL_SECONDS = 5.0
+AWAY_SECONDS = 1800.0
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+CODE = re.compile(r"exit (?:status|code):? (\d+)")
+ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)
+BY_CODE: dict[int, type[StageError]] = {2: UserError, 75: TryAgainError}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A task of the run, as far as the API tells of it."""
+
+    task_id: str
+    name: str
+    state: str
+    seconds: float | None
+    said: str
+
+    @property
+    def took(self) -> str:
+        return "" if self.seconds is None or self.state in ("pending", "skipped") else duration(self.seconds)
+
+    def __str__(self) -> str:
+        return f"{self.name:12} {self.state:10} {self.took}".rstrip()
+
+
+def follow(kubeflow: Kubeflow, run_id: str, spec: dict[str, Any]) -> None:
+    """Until the run has ended.
+
+    Raises:
+        StageError: as the first stage that failed.  TryAgainError: also where Kubeflow is away; the run goes on.
+        KeyboardInterrupt: the run goes on.
+    """
+    try:
+        run, stages = _watched(kubeflow, run_id, stage_names(spec))
+    except KeyboardInterrupt:
+        print(
+            f"\nthe run goes on. To end it: Terminate on its page, {kubeflow.page(run_id)},\n"
+            f"or curl -X POST {kubeflow.endpoint}/apis/v2beta1/runs/{run_id}:terminate, with your token",
+            file=sys.stderr,
+        )
+        raise
+    if run["state"] == "SUCCEEDED":
+        return
+    if run["state"] == "CANCELED":
+        raise FailedError("the run was terminated")
+    failed = [each for each in stages if each.state == "failed"]
+    who = failed[0].name if failed else "the run"
+    said = [each.said for each in failed] + [(run.get("error") or {}).get("message", "")]
+    code, why = reason(said)
+    if code is None or not why:
+        in_logs = reason(_logs(kubeflow.namespace, run_id))
+        code, why = code or in_logs[0], why or in_logs[1]
+    raise BY_CODE.get(code or 1, FailedError)(f"{who}: {why or 'failed'}: see {kubeflow.page(run_id)}")
+
+
+def _watched(kubeflow: Kubeflow, run_id: str, names: set[str]) -> tuple[dict[str, Any], list[Stage]]:
+    """The run and its stages at its end; every change is printed."""
+    shown: dict[str, str] = {}
+    answered = time.monotonic()
+    on_terminal = sys.stdout.isatty()
+    while True:
+        try:
+            run = kubeflow.get(f"/apis/v2beta1/runs/{run_id}", view="FULL")
+            answered = time.monotonic()
+        except TryAgainError as error:
+            if time.monotonic() - answered > AWAY_SECONDS:
+                raise TryAgainError(f"{error}; the run goes on: {kubeflow.page(run_id)}") from None
+            time.sleep(POLL_SECONDS)
+            continue
+        stages = stages_of(run, names)
+        if on_terminal:
+            print("\r\033[K", end="")
+        for stage in stages:
+            if shown.get(stage.task_id) != stage.state:
+                shown[stage.task_id] = stage.state
+                print(stage, flush=True)
+        if run.get("state") in ENDED:
+            return run, stages
+        if on_terminal:  # how long each has run already
+            running = ", ".join(f"{each.name} {each.state}  {each.took}" for each in stages if each.state == "running")
+            print(running[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+        time.sleep(POLL_SECONDS)
+
+
+def stage_names(spec: dict[str, Any]) -> set[str]:
+    """Of the tasks that are stages: those that run something, not loops, conditions or pipelines."""
+    components = spec["components"]
+    dags = [spec["root"]["dag"], *(each["dag"] for each in components.values() if "dag" in each)]
+    tasks = [(name, task) for dag in dags for name, task in dag["tasks"].items()]
+    runs = [(name, task) for name, task in tasks if "executorLabel" in components[task["componentRef"]["name"]]]
+    return {name for name, _ in runs} | {task["taskInfo"]["name"] for _, task in runs}
+
+
+def stages_of(run: dict[str, Any], names: set[str]) -> list[Stage]:
+    """In the order in which they were made. Kubeflow 2.17 calls them task_details, later ones tasks; those have no drivers."""
+    details = (run.get("run_details") or {}).get("task_details") or run.get("tasks") or []
+    stages: list[Stage] = []
+    count: dict[str, int] = {}
+    for task in sorted(details, key=lambda task: task.get("create_time") or ""):
+        name = task.get("display_name") or task.get("name") or ""
+        if name not in names:
+            continue
+        count[name] = count.get(name, 0) + 1
+        state = (task.get("state") or task.get("status") or "PENDING").removeprefix("RUNTIME_STATE_").lower()
+        number = f" {count[name]}" if count[name] > 1 else ""  # of a loop
+        stages.append(Stage(task["task_id"], f"{name}{number}", state, _seconds(task), _said(task)))
+    return stages
+
+
+def _said(task: dict[str, Any]) -> str:
+    """All that the API says of a failure, wherever it says it."""
+    history = [(each.get("error") or {}).get("message") for each in task.get("state_history") or []]
+    said = [(task.get("error") or {}).get("message"), (task.get("status_metadata") or {}).get("message"), *history]
+    return "\n".join(filter(None, said))
+
+
+def _seconds(task: dict[str, Any]) -> float | None:
+    """From its start to its end, or till now."""
+    began, ended = (_time(task.get(name)) for name in ("start_time", "end_time"))
+    if began is None:
+        return None
+    until = ended.timestamp() if ended is not None and ended >= began else time.time()
+    return max(0.0, until - began.timestamp())
+
+
+def _time(text: str | None) -> datetime | None:
+    """None also for the year 1, which stands for not yet."""
+    if not text or text < "1971":
+        return None
+    return datetime.fromisoformat(text)
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def reason(texts: list[str]) -> tuple[int | None, str]:
+    """The exit code and the one line of the first that has them. A code 1 is every pod's, and says nothing."""
+    code, why = None, ""
+    for text in texts:
+        codes = [int(each) for each in CODE.findall(text) if each != "1"]
+        lines = ERROR.findall(text)
+        code = code or (codes[-1] if codes else None)
+        why = why or (lines[-1] if lines else "")
+    return code, why
+
+
+def _logs(namespace: str, run_id: str) -> list[str]:
+    """The last lines of the run's failed pods, newest first; nothing where one may not read them."""
+    try:
+        cluster = kubernetes.connect(namespace, kubernetes.Patience(answer=10.0))
+        query = {"labelSelector": f"pipeline/runid={run_id}", "fieldSelector": "status.phase=Failed"}
+        pods = cluster.ask("GET", PODS, query=query)["items"]
+        pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"], reverse=True)  # the last of several tries decides
+        return [
+            b"\n".join(cluster.lines(f"{PODS}/{pod['metadata']['name']}/log", {"container": "main", "tailLines": 100})).decode(
+                errors="replace"
+            )
+            for pod in pods
+        ]
+    except (UserError, ApiError, AwayError):
+        return []

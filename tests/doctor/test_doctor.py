@@ -1,0 +1,380 @@
+"""What the doctor says of a cluster where all is well, and of one where a single thing is not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from cluster_stub import HERE, JOBS, NAMESPACE, SECRET_VALUE, Answer, Cluster, forbidden, node, status
+from servers import BUCKET, mlflow_server, s3_server
+from support import ROOT, compiled_spec, run_module
+
+from components.doctor.finding import Finding, Row, markdown, row_within
+from components.doctor.stage import doctor
+from components.launch.access import NEEDED, RESOURCES, missing
+from components.launch.api import connect
+from pipelines.doctor import doctor as pipeline
+
+WEBHOOK_DOWN = status(
+    500,
+    "InternalError",
+    'Internal error occurred: failed calling webhook "validator.pytorchjob.training-operator.kubeflow.org": failed to call '
+    'webhook: Post "https://training-operator.kubeflow.svc:443/validate-kubeflow-org-v1-pytorchjob?timeout=10s": dial tcp '
+    "10.96.112.7:443: connect: connection refused",
+)
+NOT_RESTRICTED = status(
+    403,
+    "Forbidden",
+    'pods "adapt-doctor" is forbidden: violates PodSecurity "restricted:latest": seccompProfile (pod or container "doctor" '
+    'must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")',
+)
+POLICY = status(403, "Forbidden", 'admission webhook "validate.kyverno.svc" denied the request: no registry but ours')
+ABSENT = status(404, "NotFound", "not found")
+
+
+def quota(**limits: str) -> Answer:
+    used = {"pods": "3", "requests.memory": "16Gi", "requests.nvidia.com/gpu": "0"}
+    return 200, {"items": [{"spec": {}, "status": {"hard": {"pods": "100", **limits}, "used": used}}]}
+
+
+def by_check(rows: list[Row]) -> dict[str, Row]:
+    return {each.check: each for each in rows}
+
+
+def test_where_all_is_well_every_line_says_so_and_nothing_is_created(cluster: Cluster) -> None:
+    rows = by_check(doctor(num_workers=2, num_gpus_per_worker=8))
+    assert {name: each.status for name, each in rows.items()} == {
+        **dict.fromkeys(("API", "job kind", "operator", "rights", "Pod Security", "service account"), "ok"),
+        **dict.fromkeys(("settings", "secrets", "GPUs", "quota"), "ok"),
+        **dict.fromkeys(("storage", "MLflow"), "skipped"),
+    }
+    assert rows["API"].found.endswith(f"namespace {NAMESPACE}, as system:serviceaccount:{NAMESPACE}:launcher")
+    assert "16 nvidia.com/gpu on 2 nodes, place for 2 workers of 8" in rows["GPUs"].found
+    created = [(path, query) for method, path, query in cluster.asked if method == "POST" and "reviews" not in path]
+    assert created == [(JOBS, "dryRun=All"), (f"{HERE}/pods", "dryRun=All")]
+
+
+RED: list[tuple[str, tuple[str, str], Answer, str, str]] = [
+    ("job kind", ("GET", "/apis/kubeflow.org/v1"), (404, "404 page not found\n"), "no PyTorchJob (kubeflow.org/v1)", "install"),
+    ("job kind", ("GET", "/apis/kubeflow.org/v1"), (200, {"resources": [{"name": "mpijobs"}]}), "no PyTorchJob", "install"),
+    ("operator", ("POST", JOBS), WEBHOOK_DOWN, "its webhook does not answer", "kubeflow/training-operator"),
+    ("operator", ("POST", JOBS), POLICY, "no registry but ours", "which policy"),
+    (
+        "operator",
+        ("GET", "/apis/apps/v1/namespaces/kubeflow/deployments/training-operator"),
+        (200, {"status": {"unavailableReplicas": 1}}),
+        "no pod of the Deployment kubeflow/training-operator",
+        "look at",
+    ),
+    ("Pod Security", ("POST", f"{HERE}/pods"), NOT_RESTRICTED, "restricted is enforced; a pod of ours is refused", "policy"),
+    ("Pod Security", ("GET", HERE), ABSENT, f"no namespace {NAMESPACE}", "--namespace"),
+    ("service account", ("GET", f"{HERE}/serviceaccounts/adapt"), ABSENT, "no service account adapt", "default-editor"),
+    ("settings", ("GET", f"{HERE}/configmaps/adapt-config"), ABSENT, "no config map adapt-config", "kubectl apply"),
+    ("settings", ("GET", f"{HERE}/configmaps/adapt-ca"), (200, {"data": {"ca.pem": "x"}}), "no ca.crt", "--from-file=ca.crt"),
+    ("secrets", ("GET", f"{HERE}/secrets/adapt-s3"), ABSENT, "no secret adapt-s3", "kubectl create secret"),
+    (
+        "secrets",
+        ("GET", f"{HERE}/secrets/adapt-s3"),
+        (200, {"data": {"AWS_ACCESS_KEY_ID": SECRET_VALUE}}),
+        "adapt-s3 has no AWS_SECRET_ACCESS_KEY",
+        "--from-env-file",
+    ),
+    ("GPUs", ("GET", "/api/v1/nodes"), (200, {"items": []}), "place for 0 workers of 8, 2 are asked for", "fewer"),
+    ("GPUs", ("GET", "/api/v1/nodes"), (200, {"items": [node("15")]}), "place for 1 workers of 8, 2 are", "fewer"),
+    ("quota", ("GET", f"{HERE}/resourcequotas"), quota(pods="4"), "pods: 2 asked for, 3 of 4 used", "quota"),
+    ("quota", ("GET", f"{HERE}/resourcequotas"), quota(**{"count/pods": "1"}), "count/pods: 2 asked for, 0 of 1", "quota"),
+    (
+        "quota",
+        ("GET", f"{HERE}/resourcequotas"),
+        quota(**{"requests.memory": "20Gi"}),
+        "requests.memory: 8Gi asked for, 16Gi of 20Gi used",
+        "quota",
+    ),
+    ("quota", ("GET", f"{HERE}/resourcequotas"), quota(**{"limits.cpu": "1500m"}), "limits.cpu: 2 asked for", "quota"),
+    (
+        "quota",
+        ("GET", f"{HERE}/resourcequotas"),
+        quota(**{"requests.nvidia.com/gpu": "8"}),
+        "requests.nvidia.com/gpu: 16 asked for, 0 of 8 used",
+        "quota",
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "asked", "answer", "found", "mend"), RED)
+def test_a_single_thing_amiss_is_a_single_red_line_with_what_to_do(
+    cluster: Cluster, check: str, asked: tuple[str, str], answer: Answer, found: str, mend: str
+) -> None:
+    cluster.answers[asked] = answer
+    rows = doctor(num_workers=2, num_gpus_per_worker=8, service_account="adapt")
+    red = [each for each in rows if each.status == "failed"]
+    assert [each.check for each in red] == [check], red
+    assert found in red[0].found
+    assert mend in red[0].mend
+
+
+def test_a_kind_that_the_cluster_does_have_is_named(cluster: Cluster) -> None:
+    cluster.answers["GET", "/apis/kubeflow.org/v1"] = (404, "404 page not found\n")
+    cluster.answers["GET", "/apis/trainer.kubeflow.org/v1alpha1"] = (200, {"resources": [{"name": "trainjobs"}]})
+    assert "--kind trainjob" in by_check(doctor())["job kind"].mend
+    rows = by_check(doctor(kind="trainjob"))
+    assert rows["job kind"].status == "ok"
+
+
+def test_a_missing_right_is_named_and_what_needs_it_is_skipped(cluster: Cluster) -> None:
+    cluster.denied = {("delete", "pytorchjobs"), ("get", "pods/log")}
+    cluster.answers["GET", "/api/v1/nodes"] = forbidden("list", "nodes", where="at the cluster scope")
+    cluster.answers["GET", f"{HERE}/secrets/adapt-s3"] = forbidden("get", "secrets")
+    cluster.answers["POST", JOBS] = forbidden("create", "pytorchjobs", "kubeflow.org")
+    cluster.answers["POST", f"{HERE}/pods"] = forbidden("create", "pods")
+    rows = by_check(doctor(num_gpus_per_worker=1))
+    assert [name for name, each in rows.items() if each.status == "failed"] == ["rights"]
+    assert "delete pytorchjobs.kubeflow.org, get pods/log" in rows["rights"].found
+    assert (rows["GPUs"].status, rows["GPUs"].found) == ("skipped", "needs the right to list nodes")
+    assert (rows["secrets"].status, rows["secrets"].found) == ("skipped", "needs the right to get secrets")
+    assert (rows["operator"].status, rows["operator"].found) == (
+        "skipped",
+        "needs the right to create pytorchjobs.kubeflow.org",
+    )
+    assert rows["Pod Security"].status == "ok"  # by the namespace's label
+    cluster.answers["GET", HERE] = forbidden("get", "namespaces")
+    assert by_check(doctor())["Pod Security"].status == "skipped"
+
+
+def test_rights_are_the_service_accounts_where_one_may_ask_for_them(cluster: Cluster) -> None:
+    cluster.denied = {("create", "pytorchjobs")}
+    assert by_check(doctor(service_account="adapt"))["rights"].found == "adapt may not create pytorchjobs.kubeflow.org"
+    cluster.denied = set()
+    reviews = f"/apis/authorization.k8s.io/v1/namespaces/{NAMESPACE}/localsubjectaccessreviews"
+    cluster.answers["POST", reviews] = forbidden("create", "localsubjectaccessreviews", "authorization.k8s.io")
+    rights = by_check(doctor(service_account="adapt"))["rights"]
+    assert (rights.status, rights.found) == ("warning", "you may do all that the launcher does")
+    assert "nothing of adapt" in rights.mend
+
+
+def test_only_the_kind_that_is_asked_after_needs_rights(cluster: Cluster) -> None:
+    cluster.denied = {(verb, resource) for verb, _, resource, _ in NEEDED}
+    lacking = missing(connect(), "trainjob")
+    assert "create trainjobs.trainer.kubeflow.org" in lacking
+    assert not [each for each in lacking if "pytorchjobs" in each]
+    assert {group for _, group, _, _ in NEEDED} == {"", *(group for group, _ in RESOURCES.values())}
+
+
+def test_no_value_of_a_secret_is_printed(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.answers["GET", f"{HERE}/secrets/adapt-s3"] = (200, {"data": {"AWS_ACCESS_KEY_ID": SECRET_VALUE}})
+    doctor(json=True)
+    done = run_module("components.doctor", "--tracking-uri", "http://me:hunter2@127.0.0.1:9")
+    said = capsys.readouterr().out + done.stdout + done.stderr
+    assert said.count("adapt-s3 has no AWS_SECRET_ACCESS_KEY") == 2
+    assert "MLflow at http://127.0.0.1:9 does not answer" in said
+    assert SECRET_VALUE not in said
+    assert "hunter2" not in said
+
+
+def test_the_table_is_aligned_and_the_exit_code_tells(cluster: Cluster) -> None:
+    done = run_module("components.doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {line[27] for line in done.stdout.splitlines()} == {" "}
+    assert all(line[28] != " " for line in done.stdout.splitlines())
+    cluster.answers["POST", JOBS] = WEBHOOK_DOWN
+    done = run_module("components.doctor", "--json")
+    assert (done.returncode, done.stderr) == (2, "error: 1 of 12 checks failed: operator\n")
+    (red,) = [each for each in json.loads(done.stdout) if each["status"] == "failed"]
+    assert red.keys() == {"check", "status", "found", "mend"}
+
+
+def test_a_token_that_is_not_valid_and_an_api_that_is_away_are_one_line_each(cluster: Cluster) -> None:
+    cluster.log_in("expired")
+    rows = doctor()
+    assert (rows[0].status, rows[0].found) == ("failed", "401 Unauthorized")
+    assert "log in again" in rows[0].mend
+    cluster.server.shutdown()
+    cluster.server.server_close()
+    rows = doctor()
+    assert [each.check for each in rows] == ["API", "storage", "MLflow"]
+    assert rows[0].status == "failed"
+    assert "does not answer" in rows[0].found
+
+
+@pytest.mark.parametrize("wrong", [["--kind", "mpijob"], ["--memory-per-worker", "lots"], ["--knd", "x"]])
+def test_a_wrong_question_is_one_line(cluster: Cluster, wrong: list[str]) -> None:
+    done = run_module("components.doctor", *wrong)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_check_that_hangs_is_left_behind() -> None:
+    release = threading.Event()
+
+    def hang() -> Finding:
+        release.wait(30)
+        return Finding("ok", "late")
+
+    started = time.monotonic()
+    found = row_within(0.2, "storage", hang)
+    release.set()
+    assert time.monotonic() - started < 10
+    assert (found.status, found.found) == ("failed", "no answer within 0 s")
+
+
+def test_a_bug_in_a_check_is_not_swallowed() -> None:
+    def broken() -> Finding:
+        raise KeyError("metadata")
+
+    with pytest.raises(KeyError):
+        row_within(5, "storage", broken)
+
+
+def test_the_markdown_holds_whatever_was_said() -> None:
+    rows = [Row("operator", "failed", 'it said "a|b"\nand more', "ask")]
+    assert markdown(rows).splitlines()[2] == r'| failed | operator | it said "a\|b" and more | ask |'
+
+
+def test_two_pods_reach_each_other_and_are_deleted(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.doctor.rendezvous.POLL_SECONDS", 0.1)
+    found = by_check(doctor(rendezvous=True))["rendezvous"]
+    assert found.status == "ok", found
+    assert "each pod reached the other" in found.found
+    assert len(cluster.pods) == 2
+    assert sorted(cluster.deleted) == sorted(cluster.pods)
+
+
+def in_a_pod(state: dict[str, Any], **more: Any) -> Answer:
+    return 200, {"status": {"phase": "Pending", "containerStatuses": [{"state": state}], **more}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "found", "mend"),
+    [
+        (
+            in_a_pod({"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x": not found'}}),
+            'ImagePullBackOff Back-off pulling image "x": not found',
+            "push the image",
+        ),
+        (
+            in_a_pod({"terminated": {"exitCode": 1, "message": "nobody connected to 10.0.0.7:29500\n"}}, phase="Failed"),
+            "nobody connected to 10.0.0.7:29500",
+            "NetworkPolicy",
+        ),
+        (
+            (200, {"status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]}}),
+            "not done after 1 s: adapt-doctor-",
+            "make room",
+        ),
+    ],
+)
+def test_pods_that_do_not_meet_say_why_and_are_deleted(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, answer: Answer, found: str, mend: str
+) -> None:
+    monkeypatch.setattr("components.doctor.rendezvous.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("components.doctor.rendezvous.SECONDS", 1.0)
+    cluster.answers["GET", "pod"] = answer
+    said = by_check(doctor(rendezvous=True))["rendezvous"]
+    assert said.status == "failed"
+    assert found in said.found
+    assert mend in said.mend
+    assert cluster.deleted == list(cluster.pods)
+
+
+def test_pods_are_not_started_where_they_could_not_be_deleted(cluster: Cluster) -> None:
+    cluster.denied = {("delete", "pods")}
+    said = by_check(doctor(rendezvous=True))["rendezvous"]
+    assert (said.status, said.found) == ("skipped", "needs the right to delete pods")
+    assert not cluster.pods
+
+
+def test_a_doctor_that_is_stopped_deletes_its_pods(cluster: Cluster) -> None:
+    cluster.answers["GET", "pod"] = in_a_pod({"waiting": {"reason": "ContainerCreating"}})
+    command = [sys.executable, "-m", "components.doctor", "--rendezvous"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(300):
+            if cluster.pods:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143, errors
+    assert "Traceback" not in errors
+    assert cluster.deleted == list(cluster.pods) != []
+
+
+def test_storage_is_asked_by_its_own_check(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.errors import TryAgainError, UserError
+
+    asked: list[str] = []
+    storage: Any = type(sys)("components.storage")
+    storage.check = asked.append
+    monkeypatch.setitem(sys.modules, "components.storage", storage)
+    monkeypatch.setattr("components.storage", storage, raising=False)
+    assert by_check(doctor(uri="s3://glue/runs"))["storage"].status == "ok"
+    assert asked == ["s3://glue/runs"]
+
+    def refuse(error: Exception) -> Callable[[str], None]:
+        def check(uri: str) -> None:
+            raise error
+
+        return check
+
+    for error in (UserError("s3://glue: AccessDenied: give other keys"), TryAgainError("s3://glue does not answer")):
+        storage.check = refuse(error)
+        said = by_check(doctor(uri="s3://glue/runs"))["storage"]
+        assert (said.status, said.found) == ("failed", str(error))
+
+
+def test_mlflow_answers_or_does_not(cluster: Cluster, tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "")  # the doctor sets them: put back at the end
+    said = by_check(doctor(tracking_uri=tracking))["MLflow"]
+    assert (said.status, said.found) == ("ok", tracking)
+    said = by_check(doctor(tracking_uri="http://127.0.0.1:9"))["MLflow"]
+    assert said.status == "failed"
+    assert "MLflow at http://127.0.0.1:9 does not answer" in said.found
+
+
+@pytest.mark.slow
+def test_real_servers_are_asked(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("components.storage")
+    with s3_server(tmp_path / "s3") as keys, mlflow_server(tmp_path / "mlflow") as uri:
+        place = ["--uri", f"s3://{BUCKET}/runs", "--tracking-uri", uri]
+        for name, value in keys.items():
+            monkeypatch.setenv(name, value)
+        done = run_module("components.doctor", *place, "--json")
+        rows = {each["check"]: each for each in json.loads(done.stdout)}
+        assert (rows["storage"]["status"], rows["MLflow"]["status"]) == ("ok", "ok"), rows
+        assert rows["MLflow"]["found"] == f"{uri}, MLflow {mlflow.__version__}"
+        done = run_module("components.doctor", *place, "--json", AWS_SECRET_ACCESS_KEY="wrong")
+        rows = {each["check"]: each for each in json.loads(done.stdout)}
+        assert rows["storage"]["status"] == "failed"
+
+
+def test_as_a_pipeline_it_shows_the_table_and_then_fails(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.answers["POST", JOBS] = WEBHOOK_DOWN
+    program = f"""
+from kfp import local
+from pipelines.doctor import doctor
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root={str(tmp_path / "runs")!r})
+doctor(num_workers=2)
+"""
+    (tmp_path / "run.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py")], capture_output=True, text=True, timeout=120, cwd=ROOT, env={**os.environ}
+    )
+    assert done.returncode != 0
+    assert "error: checks failed: operator; the doctor step's findings say what to do" in done.stdout, done.stdout + done.stderr
+    table = next((tmp_path / "runs").glob("*/doctor/findings")).read_text()
+    assert "| failed | operator | its webhook does not answer" in table
+
+
+def test_the_compiled_pipeline_takes_the_same_parameters(tmp_path: Path) -> None:
+    inputs = compiled_spec(pipeline, tmp_path)["root"]["inputDefinitions"]["parameters"]
+    assert {"kind", "train_image", "uri", "num_workers", "num_gpus_per_worker", "rendezvous"} < set(inputs)
+    assert all(each["isOptional"] and each["description"] for each in inputs.values())

@@ -1,0 +1,99 @@
+"""A small Kubeflow Pipelines: its v2beta1 API as far as `kfp run create` and pipelines.submit use it, and runs that go on."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+Answer = tuple[int, dict[str, Any] | str]
+START = "2026-11-20T10:00:00Z"
+
+
+def task(name: str, state: str, minutes: int = 0, **more: Any) -> dict[str, Any]:
+    """As 2.17 tells of one. What has not ended has the year 1 as its end."""
+    end = f"2026-11-20T10:{minutes:02}:30Z" if minutes else "0001-01-01T00:00:00Z"
+    times = {"create_time": START, "start_time": START, "end_time": end}
+    return {"task_id": f"id-{name}", "display_name": name, "state": state, **times, **more}
+
+
+class Kubeflow:
+    """`course` is what a run goes through: at each look it is one further."""
+
+    def __init__(self) -> None:
+        self.multi_user = False
+        self.token = ""
+        self.away = 0  # requests that are answered 503, from now on
+        self.course: list[dict[str, Any]] = [{"state": "SUCCEEDED"}]
+        self.experiments: dict[tuple[str, str], str] = {}
+        self.runs: list[dict[str, Any]] = []
+        self.looks = 0
+        self.asked: list[tuple[str, str]] = []
+        handler = type("Handler", (_Handler,), {"kubeflow": self})
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+
+    @contextmanager
+    def running(self) -> Iterator["Kubeflow"]:
+        with self.server:
+            threading.Thread(target=self.server.serve_forever, daemon=True).start()
+            yield self
+            self.server.shutdown()
+
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: dict[str, Any]) -> Answer:
+        if path.endswith("/healthz"):
+            return 200, {"multi_user": self.multi_user}
+        if path.endswith("/experiments"):
+            namespace = body.get("namespace") or query.get("namespace", [""])[0]
+            if self.multi_user != bool(namespace):
+                return 400, {"message": f"Invalid input error: namespace '{namespace}' with multi_user {self.multi_user}"}
+            if method == "POST":
+                name = body["display_name"]
+                self.experiments[namespace, name] = f"e{len(self.experiments)}"
+            else:
+                name = json.loads(query["filter"][0])["predicates"][0]["stringValue"]
+            if (namespace, name) not in self.experiments:
+                return 200, {}
+            found = {"experiment_id": self.experiments[namespace, name], "display_name": name}
+            return 200, found if method == "POST" else {"experiments": [found]}
+        if path.endswith("/runs") and method == "POST":
+            self.runs.append(body)
+            return 200, {**body, "run_id": f"r{len(self.runs) - 1}", "created_at": START}
+        if "/runs/" in path and method == "GET":
+            self.looks += 1
+            return 200, {
+                "run_id": path.rpartition("/")[2],
+                "created_at": START,
+                **self.course[min(self.looks, len(self.course)) - 1],
+            }
+        return 404, {"message": "not found"}
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    kubeflow: Kubeflow
+
+    def _handle(self) -> None:
+        url = urlsplit(self.path)
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+        there = self.kubeflow
+        there.asked.append((self.command, url.path))
+        if there.away > 0:
+            there.away -= 1
+            code, answer = 503, "upstream connect error"
+        elif there.token and self.headers.get("Authorization") != f"Bearer {there.token}":
+            code, answer = 401, {"message": "Unauthenticated: no token, or not a valid one"}  # type: ignore[assignment]
+        else:
+            code, answer = there.answer(self.command, url.path, parse_qs(url.query), body)  # type: ignore[assignment]
+        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = _handle  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass

@@ -1,0 +1,333 @@
+"""Submitting to Kubeflow and waiting for the end, against a small stand-in for its API."""
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cluster_stub import Cluster
+from kubeflow_stub import Kubeflow, task
+from support import ROOT, heed_interrupts, run_module
+
+from components.errors import FailedError, StageError, TryAgainError, UserError
+from pipelines.compile import compile_all
+from pipelines.follow import duration, reason, stage_names, stages_of
+from pipelines.submit import app, check
+
+ADAPT = ["adapt", "--task", "mnli", "--source", "hub", "--model", "bert-base-uncased"]
+RED = "Error (exit code 1)"  # of every pod that failed: Kubeflow's own launcher ends with 1
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    compile_all(output_dir=folder)
+    return folder
+
+
+def spec_of(build: Path, name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = next(iter(yaml.safe_load_all((build / f"{name}.yaml").read_text())))
+    return spec
+
+
+@pytest.fixture
+def kubeflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubeflow]:
+    for name in ("KF_PIPELINES_SA_TOKEN_PATH", "KF_PIPELINES_UI_ENDPOINT", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    monkeypatch.setattr("pipelines.follow.POLL_SECONDS", 0.01)
+    with Kubeflow().running() as there:
+        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", there.endpoint)
+        yield there
+
+
+@pytest.fixture
+def submit(kubeflow: Kubeflow, build: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The command, in this process, without compiling each time."""
+
+    def compiled(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+        return build / f"{name}.yaml", spec_of(build, name)
+
+    monkeypatch.setattr("pipelines.submit.compiled", compiled)
+
+    def run(*arguments: str) -> None:
+        app.meta(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+
+    return run
+
+
+def test_it_sends_what_kfp_run_create_sends(kubeflow: Kubeflow, build: Path) -> None:
+    done = run_module("pipelines.submit", *ADAPT, "--num-epochs", "2", "--run-name", "first", "--experiment-name", "glue")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["run        r0", f"page       {kubeflow.endpoint}/#/runs/details/r0"]
+    kfp = [str(Path(sys.executable).with_name("kfp")), "--endpoint", kubeflow.endpoint]
+    parameters = ["task=mnli", "source=hub", "model=bert-base-uncased", "num_epochs=2"]
+    command = [*kfp, "run", "create", "-e", "glue", "-r", "first", "-f", str(build / "adapt.yaml"), *parameters]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = kubeflow.runs
+    assert ours == theirs
+    assert ours["runtime_config"]["parameters"] == dict(each.split("=") for each in parameters) | {"num_epochs": 2}
+    assert list(kubeflow.experiments) == [("", "glue")]
+
+
+def test_every_pipeline_can_be_sent(kubeflow: Kubeflow, submit: Callable[..., None]) -> None:
+    submit("suite", "--source", "hub", "--model", "minilm", "--tasks", "rte,cola", "--seeds", "0,1")
+    submit("doctor", "--num-workers", "2", "--rendezvous")
+    assert [run["runtime_config"]["parameters"] for run in kubeflow.runs] == [
+        {"source": "hub", "model": "minilm", "tasks": ["rte", "cola"], "seeds": [0, 1]},
+        {"num_workers": 2, "rendezvous": True},
+    ]
+
+
+def test_a_dry_run_asks_nobody(
+    kubeflow: Kubeflow, submit: Callable[..., None], build: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(*ADAPT, "--service-account", "pipeline-runner", "--dry-run")
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["pipeline"] == {"name": "adapt", "sha256": hashlib.sha256((build / "adapt.yaml").read_bytes()).hexdigest()}
+    assert shown["parameters"] == {"task": "mnli", "source": "hub", "model": "bert-base-uncased"}
+    assert (shown["experiment"], shown["service_account"]) == ("adapt", "pipeline-runner")
+    assert shown["run_name"].startswith("adapt-mnli-2")
+    assert not kubeflow.asked
+
+
+def test_where_several_share_it_the_namespace_and_the_token_are_used(
+    kubeflow: Kubeflow, submit: Callable[..., None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kubeflow.multi_user, kubeflow.token = True, "t0ken"
+    (tmp_path / "token").write_text("t0ken\n")
+    for _ in range(2):
+        submit(*ADAPT, "--namespace", "team-a", "--token-file", str(tmp_path / "token"))
+    assert kubeflow.experiments == {("team-a", "adapt"): "e0"}
+    assert [run["experiment_id"] for run in kubeflow.runs] == ["e0", "e0"]
+    said = capfd.readouterr()
+    assert "t0ken" not in said.out + said.err
+    with pytest.raises(UserError, match="give --namespace, your profile's"):
+        submit(*ADAPT, "--token-file", str(tmp_path / "token"))
+
+
+def test_who_is_not_let_in_learns_what_to_give(kubeflow: Kubeflow, submit: Callable[..., None], tmp_path: Path) -> None:
+    kubeflow.token = "good"
+    with pytest.raises(UserError, match=r"401 Unauthenticated: no token.*: give --token-file or KF_PIPELINES_SA_TOKEN_PATH"):
+        submit(*ADAPT)
+    (tmp_path / "token").write_text("bad")
+    with pytest.raises(UserError, match="give another --token-file"):
+        submit(*ADAPT, "--token-file", str(tmp_path / "token"))
+    with pytest.raises(UserError, match="there is no token file"):
+        submit(*ADAPT, "--token-file", str(tmp_path / "absent"))
+    assert not kubeflow.runs
+
+
+def test_a_page_to_log_in_is_not_taken_for_kubeflow(
+    kubeflow: Kubeflow, submit: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubeflow, "answer", lambda *_: (200, "<html>log in</html>"))
+    with pytest.raises(UserError, match="perhaps a page to log in"):
+        submit(*ADAPT)
+
+
+def test_a_server_that_is_away_is_75(kubeflow: Kubeflow, submit: Callable[..., None]) -> None:
+    kubeflow.away = 1
+    with pytest.raises(TryAgainError, match="does not answer: 503"):
+        submit(*ADAPT)
+    done = run_module("pipelines.submit", *ADAPT, "--endpoint", "http://127.0.0.1:9")
+    assert done.returncode == 75
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([*ADAPT, "--epochs", "3"], "Unknown option: --epochs"),
+        (ADAPT[:-2], "model"),
+        ([*ADAPT, "--method", "sacla"], "method is 'sacla': give one of scala, plain"),
+        (["suite", "--source", "hub", "--model", "minilm", "--tasks", "sst3"], "sst3"),
+    ],
+)
+def test_a_wrong_parameter_is_one_line_before_anything_is_sent(kubeflow: Kubeflow, arguments: list[str], said: str) -> None:
+    done = run_module("pipelines.submit", *arguments)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert said in done.stderr
+    assert not kubeflow.asked
+
+
+def test_what_the_compiled_pipeline_does_not_take_is_refused(build: Path) -> None:
+    from pipelines.submit import Request
+
+    spec = spec_of(build, "doctor")
+    with pytest.raises(UserError, match="has no task"):
+        check(Request(build / "doctor.yaml", spec, {"task": "mnli"}, "e", "r", None))
+    spec = spec_of(build, "adapt")
+    with pytest.raises(UserError, match="needs model, source"):
+        check(Request(build / "adapt.yaml", spec, {"task": "mnli"}, "e", "r", None))
+
+
+def looks(*steps: tuple[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    noise = [task("root", "RUNNING"), task("tokenize-driver", "SUCCEEDED"), task("executor", "SUCCEEDED")]
+    return [{"state": state, "run_details": {"task_details": [*noise, *tasks]}} for state, tasks in steps]
+
+
+def test_waiting_shows_each_change_of_a_stage_once(
+    kubeflow: Kubeflow, submit: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = task("tokenize", "SUCCEEDED", 1)
+    kubeflow.course = looks(
+        ("PENDING", []),
+        ("RUNNING", [task("tokenize", "PENDING")]),
+        ("RUNNING", [task("tokenize", "RUNNING")]),
+        ("RUNNING", [task("tokenize", "RUNNING")]),
+        ("RUNNING", [done, task("train", "RUNNING")]),
+        ("SUCCEEDED", [done, task("train", "SUCCEEDED", 42), task("promote", "SKIPPED")]),
+    )
+    submit(*ADAPT, "--wait")
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [tuple(line.split()[:2]) for line in lines] == [
+        ("tokenize", "pending"),
+        ("tokenize", "running"),
+        ("tokenize", "succeeded"),
+        ("train", "running"),
+        ("train", "succeeded"),
+        ("promote", "skipped"),
+    ]
+    assert lines[2:5:2] == ["tokenize     succeeded  1 min 30 s", "train        succeeded  42 min 30 s"]
+    assert kubeflow.looks == 6
+
+
+def test_on_a_terminal_the_last_line_says_what_runs(
+    kubeflow: Kubeflow, submit: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow.course = looks(("RUNNING", [task("train", "RUNNING")]), ("SUCCEEDED", [task("train", "SUCCEEDED", 1)]))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    submit(*ADAPT, "--wait")
+    shown = capsys.readouterr().out.split("\r\033[K")
+    assert re.fullmatch(r"train        running    \d+ h \d+ min\ntrain running  \d+ h \d+ min", shown[1])
+    assert shown[2] == "train        succeeded  1 min 30 s\n"
+
+
+def test_a_server_that_is_away_for_a_while_ends_no_waiting(kubeflow: Kubeflow, submit: Callable[..., None]) -> None:
+    kubeflow.course = looks(("RUNNING", [task("train", "RUNNING")]), ("SUCCEEDED", [task("train", "SUCCEEDED", 3)]))
+    answer = kubeflow.answer
+
+    def sometimes(method: str, path: str, query: Any, body: Any) -> Any:
+        if path.endswith("/r0") and kubeflow.looks == 1 and not kubeflow.away:
+            kubeflow.away, kubeflow.looks = 3, kubeflow.looks + 1
+            return 500, "starting"
+        return answer(method, path, query, body)
+
+    kubeflow.answer = sometimes  # type: ignore[method-assign]
+    submit(*ADAPT, "--wait")
+    assert len([path for _, path in kubeflow.asked if path.endswith("/r0")]) == 6
+
+
+def test_a_server_that_stays_away_is_75_and_the_run_goes_on(
+    kubeflow: Kubeflow, submit: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.follow.AWAY_SECONDS", 0.05)
+    answer = kubeflow.answer
+    monkeypatch.setattr(kubeflow, "answer", lambda *it: (503, "away") if it[1].endswith("/r0") else answer(*it))
+    with pytest.raises(TryAgainError, match="the run goes on: http"):
+        submit(*ADAPT, "--wait")
+
+
+@pytest.mark.parametrize(
+    ("failed", "error", "message"),
+    [
+        (
+            {"error": {"message": "exit status 2\nerror: rows.csv line 3: 4 fields"}},
+            UserError,
+            "train: rows.csv line 3",
+        ),
+        ({"error": {"message": f"{RED}: exit code 75"}}, TryAgainError, "train: failed"),
+        ({"status_metadata": {"message": "error: no GPU\nexit status 2"}}, UserError, "train: no GPU"),
+        ({"state_history": [{"state": "RUNNING"}, {"error": {"message": "exit code: 75"}}]}, TryAgainError, "train: failed"),
+        ({"error": {"message": RED}}, FailedError, "train: failed: see http"),
+        ({}, FailedError, "train: failed: see http"),
+    ],
+)
+def test_it_ends_as_the_stage_that_failed(
+    kubeflow: Kubeflow, submit: Callable[..., None], failed: dict[str, Any], error: type[StageError], message: str
+) -> None:
+    kubeflow.course = looks(("FAILED", [task("tokenize", "SUCCEEDED", 1), task("train", "FAILED", 2, **failed)]))
+    with pytest.raises(error) as raised:
+        submit(*ADAPT, "--wait")
+    assert str(raised.value).startswith(message)
+    assert type(raised.value) is error
+
+
+def test_what_kubeflow_does_not_say_the_log_of_the_failed_pod_does(
+    kubeflow: Kubeflow, submit: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path)
+    pods = "/api/v1/namespaces/team-a/pods"
+    made = {"metadata": {"name": "adapt-x1-train", "creationTimestamp": "2026-11-20T10:00:00Z"}}
+    cluster.answers["GET", pods] = (200, {"items": [made]})
+    log = "train: 4 ranks\nerror: s3://glue does not answer\nF1120 main.go:61] failed to execute component: exit status 75\n"
+    monkeypatch.setattr(cluster, "of_pod", lambda method, name: (200, log))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(cluster.config))
+    kubeflow.course = looks(("FAILED", [task("train", "FAILED", 2)]))
+    with cluster.running(), pytest.raises(TryAgainError, match=r"^train: s3://glue does not answer: see http"):
+        submit(*ADAPT, "--wait")
+    assert ("GET", pods, "labelSelector=pipeline%2Frunid%3Dr0&fieldSelector=status.phase%3DFailed") in cluster.asked
+
+
+def test_a_terminated_run_is_not_taken_for_done(kubeflow: Kubeflow, submit: Callable[..., None]) -> None:
+    kubeflow.course = looks(("CANCELING", []), ("CANCELED", [task("train", "CANCELED", 1)]))
+    with pytest.raises(FailedError, match="the run was terminated"):
+        submit(*ADAPT, "--wait")
+
+
+def test_interrupting_the_wait_leaves_the_run_alone(kubeflow: Kubeflow) -> None:
+    kubeflow.course = looks(("RUNNING", [task("train", "RUNNING")]))
+    command = [sys.executable, "-m", "pipelines.submit", *ADAPT, "--wait"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_interrupts}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("train"):
+                break
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert f"curl -X POST {kubeflow.endpoint}/apis/v2beta1/runs/r0:terminate" in errors
+    assert "Traceback" not in errors
+    assert [path for method, path in kubeflow.asked if method == "POST"] == ["/apis/v2beta1/experiments", "/apis/v2beta1/runs"]
+
+
+def test_stages_are_found_in_what_later_kubeflows_answer_too(build: Path) -> None:
+    names = stage_names(spec_of(build, "adapt"))
+    assert {"tokenize", "train", "evaluate", "register", "promote"} <= names
+    assert not [name for name in names if "condition" in name or "gate" in name]
+    tasks = [
+        {"task_id": "1", "name": "tokenize", "state": "CACHED", "create_time": "2026-11-20T10:00:00Z"},
+        {"task_id": "2", "name": "passes-the-gate", "state": "RUNNING", "create_time": "2026-11-20T10:00:01Z"},
+    ]
+    assert [str(stage) for stage in stages_of({"tasks": tasks}, names)] == ["tokenize     cached"]
+
+
+def test_the_iterations_of_a_loop_are_told_apart(build: Path) -> None:
+    names = stage_names(spec_of(build, "suite"))
+    assert {"runs", "suite", "tokenize", "promote"} <= names
+    assert "adapt" not in names
+    tasks = [task("train", "RUNNING") | {"task_id": f"t{number}"} for number in range(3)]
+    assert [stage.name for stage in stages_of({"run_details": {"task_details": tasks}}, names)] == [
+        "train",
+        "train 2",
+        "train 3",
+    ]
+
+
+def test_times_and_reasons_are_read_as_people_would() -> None:
+    assert [duration(seconds) for seconds in (9.6, 61, 3700)] == ["10 s", "1 min 1 s", "1 h 1 min"]
+    assert reason([RED, "error: a\nerror: b: c\nexit status 1\nexit status 2"]) == (2, "b: c")
+    assert reason([]) == (None, "")
