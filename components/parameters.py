@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from components.errors import UserError
-from components.image import TRAIN_IMAGE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Method = Literal["scala", "plain", "rdrop", "pgd", "freelb", "smart"]
@@ -169,8 +168,8 @@ image_pull_secrets: list[str] = []
 training_runtime: str = "torch-distributed"
 """Training runtime that a trainjob refers to."""
 
-train_image: str = TRAIN_IMAGE
-"""Image of the training job's pods."""
+train_image: str = ""
+"""Image of the training job's pods; empty takes the one that goes with this code."""
 
 job_storage: str = ""
 """Folder of a shared volume that the step and the job's pods have both mounted, by which they exchange files. Empty: the
@@ -280,26 +279,11 @@ namespace: str = ""
 kind: JobKind = "pytorchjob"
 """Kind of training job: `pytorchjob` (kubeflow.org/v1) or `trainjob` (trainer.kubeflow.org/v1alpha1)."""
 
-train_image: str = ""
-"""Image of the training job's pods; empty takes the one that goes with this code."""
-
 service_account: str = ""
 """Kubernetes service account of the pipeline's pods; empty asks after your own rights, and lets pods have the default one."""
 
 uri: str = ""
 """Where artifacts are kept: s3://BUCKET/PREFIX. Below it an object is written, read and deleted."""
-
-num_workers: int = 1
-"""Pods of the training job."""
-
-num_gpus_per_worker: int = 0
-"""GPUs of each pod of the training job."""
-
-cpu_per_worker: str = "1"
-"""CPUs of each pod of the training job, as Kubernetes writes them: 4, 500m."""
-
-memory_per_worker: str = "4Gi"
-"""Memory of each pod of the training job, as Kubernetes writes it: 16Gi."""
 
 rendezvous: bool = False
 """Start two small pods with the training image, and let each connect to the other: shows that the image can be pulled and that
@@ -386,7 +370,6 @@ figures: Any
 table: Any
 """The GLUE table beside published figures, one self-contained page."""
 
-
 @functools.cache
 def descriptions() -> dict[str, str]:
     """Name -> description, read from the docstrings under this module's annotated names (PEP 257)."""
@@ -398,14 +381,12 @@ def descriptions() -> dict[str, str]:
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
     }
 
-
 def documented(function: Function) -> Function:
     """Add to the function's docstring an `Args:` section with the description of each of its parameters."""
     known = descriptions()
     lines = [f"    {name}: {known[name]}" for name in inspect.signature(function).parameters if name in known]
     function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *lines])
     return function
-
 
 def check_choice(name: str, value: str, choices: object) -> None:
     """UserError where the value is not one of the Literal `choices`."""

@@ -196,16 +196,23 @@ def _pod_metadata(job: Job) -> Object:
 
 
 def _pod(job: Job) -> Object:
-    scratch: list[Object] = [
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.shared_memory}},  # 64 MiB by default: a bus error
-        {"name": "tmp", "emptyDir": {}},
-        {"name": "ca", "configMap": {"name": CERTIFICATES, "optional": True}},
+    volumes: list[Object] = [
+        {
+            "name": "rank-shm",
+            "emptyDir": {"medium": "Memory", "sizeLimit": job.shared_memory},
+        },  # 64 MiB by default: a bus error
+        {"name": "rank-tmp", "emptyDir": {}},
+        {"name": "rank-ca", "configMap": {"name": CERTIFICATES, "optional": True}},
     ]
     mounts: list[Object] = [
-        {"name": "shm", "mountPath": "/dev/shm"},
-        {"name": "tmp", "mountPath": "/tmp"},
-        {"name": "ca", "mountPath": CERTIFICATES_DIR, "readOnly": True},
+        {"name": "rank-shm", "mountPath": "/dev/shm"},
+        {"name": "rank-tmp", "mountPath": "/tmp"},
+        {"name": "rank-ca", "mountPath": CERTIFICATES_DIR, "readOnly": True},
     ]
+    # The step may have its own at the same places: a pod with two there is refused.
+    ours = {mount["mountPath"] for mount in mounts}
+    mounts += [mount for mount in job.volume_mounts if mount["mountPath"] not in ours]
+    volumes += [volume for volume in job.volumes if volume["name"] in {mount["name"] for mount in mounts}]
     pod: Object = {
         "automountServiceAccountToken": False,
         "securityContext": {
@@ -230,10 +237,10 @@ def _pod(job: Job) -> Object:
                     "capabilities": {"drop": ["ALL"]},
                 },
                 "terminationMessagePolicy": "FallbackToLogsOnError",
-                "volumeMounts": mounts + list(job.volume_mounts),
+                "volumeMounts": mounts,
             }
         ],
-        "volumes": scratch + list(job.volumes),
+        "volumes": volumes,
     }
     chosen = {
         "nodeSelector": dict(job.node_selector),

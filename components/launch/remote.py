@@ -8,6 +8,7 @@ from pathlib import Path
 
 from components import storage
 from components.errors import FailedError, StageError, UserError
+from components.image import TRAIN_IMAGE
 from components.launch.api import Api, connect
 from components.launch.cluster import owner, run_to_end
 from components.launch.job import RUN_LABEL, TASK_LABEL, Job, Kind, job_name, label_value
@@ -87,7 +88,7 @@ def build_job(
     entry = ["python", "-m", "components.launch.node", f"--data-uri={data}", f"--output-uri={output}"]
     return Job(
         name=name,
-        image=placement.train_image,
+        image=placement.train_image or os.environ.get("IMAGE") or TRAIN_IMAGE,
         command=[*entry, f"--checkpoint-uri={output}.checkpoint", "--", *flags],
         labels={
             "app.kubernetes.io/name": "adapt",

@@ -148,6 +148,15 @@ def test_kueue_priority_and_owner_are_on_the_job() -> None:
     assert pod_template(body)["spec"]["priorityClassName"] == "high"
 
 
+def test_what_the_step_mounts_at_our_own_places_is_left_out() -> None:
+    mounts = [{"name": "adapt-ca", "mountPath": "/etc/adapt/ca"}, {"name": "data", "mountPath": "/data"}]
+    volumes = [{"name": "adapt-ca", "configMap": {"name": "adapt-ca"}}, {"name": "data", "emptyDir": {}}]
+    spec = pod_template(manifest(job(volumes=volumes, volume_mounts=mounts), "pytorchjob"))["spec"]
+    assert [volume["name"] for volume in spec["volumes"]] == ["rank-shm", "rank-tmp", "rank-ca", "data"]
+    paths = [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
+    assert paths == ["/dev/shm", "/tmp", "/etc/adapt/ca", "/data"]
+
+
 def test_parameters_win_over_what_the_step_asks_for() -> None:
     asked = {"limits": {"memory": "8Gi", "nvidia.com/gpu": "1"}, "requests": {"memory": "4Gi"}}
     body = manifest(job(memory="16Gi", resources=asked), "pytorchjob")
