@@ -17,7 +17,7 @@ from components.parameters import Launcher, check_choice
 class Placement:
     """The pipeline's parameters of these names. task_config: what the step itself asks for, as KFP's dsl.TaskConfig has it."""
 
-    launcher: Launcher
+    launcher: str
     num_processes: int
     num_workers: int
     min_workers: int
@@ -42,9 +42,9 @@ class Placement:
     @property
     def kind(self) -> Literal["pytorchjob", "trainjob"] | None:
         """The training job's; None for ranks on this machine."""
-        if self.launcher == "auto":
-            return "pytorchjob" if "KUBERNETES_SERVICE_HOST" in os.environ else None
-        return None if self.launcher == "torchrun" else self.launcher
+        if self.launcher == "torchrun" or (self.launcher == "auto" and "KUBERNETES_SERVICE_HOST" not in os.environ):
+            return None
+        return "trainjob" if self.launcher == "trainjob" else "pytorchjob"
 
 
 @dataclass(frozen=True)
