@@ -190,7 +190,7 @@ def has_room(api: Api, num_workers: int, cpu: str, memory: str, num_gpus: int) -
     of_all_pods = [each for each in quotas if not {"scopes", "scopeSelector"} & set(each["spec"])]
     if not of_all_pods:
         return Finding("ok", "no quota" if not quotas else "only quotas for some pods, which are not looked at")
-    each_asks = {"pods": 1, "cpu": parse_quantity(cpu), "memory": parse_quantity(memory), GPU: num_gpus}
+    each_asks = {"pods": 1, "cpu": parse_quantity(cpu or 0), "memory": parse_quantity(memory or 0), GPU: num_gpus}
     short: list[str] = []
     for quota in of_all_pods:
         status = quota.get("status", {})
@@ -202,7 +202,7 @@ def has_room(api: Api, num_workers: int, cpu: str, memory: str, num_gpus: int) -
                 short.append(f"{name}: {_readable(asked, name)} asked for, {used} of {hard} used")
     if short:
         return Finding("failed", "; ".join(short), f"ask for less, end what uses it, or {ASK} for more quota")
-    return Finding("ok", f"room for {num_workers} x ({cpu} CPUs, {memory}, {num_gpus} GPUs)")
+    return Finding("ok", f"room for {num_workers} x ({cpu or 0} CPUs, {memory or 0} memory, {num_gpus} GPUs)")
 
 
 def _readable(amount: Decimal, resource: str) -> str:

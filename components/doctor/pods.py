@@ -3,13 +3,14 @@
 from components.launch.api import Object
 
 LABELS = {"app.kubernetes.io/name": "adapt", "app.kubernetes.io/component": "doctor"}
+USER = 65532  # of our images
 
 
 def pod(name: str, image: str, command: list[str], service_account: str = "", container: str = "doctor") -> Object:
     spec: Object = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [
             {
                 "name": container,

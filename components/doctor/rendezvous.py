@@ -14,7 +14,7 @@ SECONDS = 600.0  # a training image has gigabytes
 POLL_SECONDS = 1.0
 NEEDED = tuple((verb, "", "pods", "") for verb in ("create", "get", "delete"))
 PORT = 29500  # torchrun's own
-REFUSED_IMAGE = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+HOPELESS = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError")
 
 # The first pod waits for the second, then connects back to where that came from: ranks need both ways.
 SCRIPT = """
@@ -111,13 +111,13 @@ def _state(there: Object) -> str:
         return f"failed: {' '.join(said.split())}"
     if waiting := state.get("waiting"):
         said = f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
-        return f"failed: {said}" if waiting.get("reason") in REFUSED_IMAGE else f"waits: {said}"
+        return f"failed: {said}" if waiting.get("reason") in HOPELESS else f"waits: {said}"
     unmet = [each for each in status.get("conditions", []) if each["type"] == "PodScheduled" and each["status"] == "False"]
     return f"waits: {unmet[0].get('message', 'not scheduled')}" if unmet else "runs"
 
 
 def _mend(state: str) -> str:
-    if "mage" in state:
+    if "Image" in state:
         return "push the image, or name it with --train-image; a private registry needs imagePullSecrets in the service account"
     if "connect" in state:
         return f"let pods of the namespace reach each other on every port (NetworkPolicy, service mesh), {PORT} first"

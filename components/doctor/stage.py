@@ -42,7 +42,7 @@ def doctor(
     check_choice("kind", kind, JobKind)
     for name, quantity in (("cpu_per_worker", cpu_per_worker), ("memory_per_worker", memory_per_worker)):
         try:
-            parse_quantity(quantity)
+            parse_quantity(quantity or 0)
         except ValueError:
             raise UserError(f"{name} is {quantity!r}: give it as Kubernetes writes it, such as 500m, 4 or 16Gi") from None
     image = train_image or TRAIN_IMAGE

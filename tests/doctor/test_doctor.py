@@ -121,6 +121,11 @@ def test_a_single_thing_amiss_is_a_single_red_line_with_what_to_do(
     assert mend in red[0].mend
 
 
+def test_a_size_that_is_left_open_asks_for_none(cluster: Cluster) -> None:
+    cluster.answers["GET", f"{HERE}/resourcequotas"] = quota(**{"requests.memory": "16Gi", "requests.cpu": "0"})
+    assert by_check(doctor(cpu_per_worker="", memory_per_worker=""))["quota"].status == "ok"
+
+
 def test_a_kind_that_the_cluster_does_have_is_named(cluster: Cluster) -> None:
     cluster.answers["GET", "/apis/kubeflow.org/v1"] = (404, "404 page not found\n")
     cluster.answers["GET", "/apis/trainer.kubeflow.org/v1alpha1"] = (200, {"resources": [{"name": "trainjobs"}]})
