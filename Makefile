@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+export REGISTRY ?= localhost:5000
+export BASE_IMAGE TORCH_INDEX IMAGES
 
 .DEFAULT_GOAL := help
-.PHONY: help run suite test lint test-slow compile parity methods adaptation bench gpu clean
+.PHONY: help run suite test lint test-slow compile images push mirror-list parity methods adaptation bench gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -35,8 +37,18 @@ lint: $(READY) ## lint and type-check
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-compile: $(READY) ## build/adapt.yaml, build/suite.yaml and build/components/*.yaml for Kubeflow
-	$(BIN)/python pipelines/compile.py
+compile: $(READY) ## build/adapt.yaml, build/suite.yaml and build/components/*.yaml for Kubeflow, with the images last pushed
+	$(BIN)/python pipelines/compile.py $(shell cat build/images 2>/dev/null)
+
+images: ## the images stage, train and mlflow (IMAGES="stage" for one, TORCH_INDEX for torch without CUDA, BASE_IMAGE)
+	docker/images.sh build
+
+push: ## push them to REGISTRY, print their digests and keep them for `make compile`
+	docker/images.sh push
+
+mirror-list: $(READY) ## what a site without a way out has to copy in: images, packages
+	@test -f build/adapt.yaml || $(MAKE) -s compile >/dev/null 2>&1
+	@$(BIN)/python docker/mirror_list.py
 
 parity: $(READY) ## plain fine-tuning against the Hugging Face Trainer on SST-2 (an hour; GLUE_DIR says where the data is)
 	$(BIN)/python benchmarks/parity.py --source $(GLUE_DIR) --output-dir build/parity

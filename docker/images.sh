@@ -34,3 +34,8 @@ for image in ${IMAGES:-stage train mlflow}; do
     echo "$registry/adapt-python-$image@$(cat "build/$image.digest")" ;;
   esac
 done
+
+if [ "$1" = push ] && [ -f build/stage.digest ] && [ -f build/train.digest ]; then
+  echo "--image $registry/adapt-python-stage@$(cat build/stage.digest)" \
+    "--train-image $registry/adapt-python-train@$(cat build/train.digest)" >build/images  # for `make compile`
+fi
