@@ -370,6 +370,7 @@ figures: Any
 table: Any
 """The GLUE table beside published figures, one self-contained page."""
 
+
 @functools.cache
 def descriptions() -> dict[str, str]:
     """Name -> description, read from the docstrings under this module's annotated names (PEP 257)."""
@@ -381,12 +382,14 @@ def descriptions() -> dict[str, str]:
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
     }
 
+
 def documented(function: Function) -> Function:
     """Add to the function's docstring an `Args:` section with the description of each of its parameters."""
     known = descriptions()
     lines = [f"    {name}: {known[name]}" for name in inspect.signature(function).parameters if name in known]
     function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *lines])
     return function
+
 
 def check_choice(name: str, value: str, choices: object) -> None:
     """UserError where the value is not one of the Literal `choices`."""
