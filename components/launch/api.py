@@ -191,8 +191,9 @@ def connect(namespace: str = "", patience: Patience | None = None) -> Api:
         namespace = namespace or NAMESPACE_FILE.read_text().strip()
     else:
         try:
-            config.load_kube_config(client_configuration=configuration)
-            context = config.list_kube_config_contexts()[1]["context"]
+            file = os.environ.get("KUBECONFIG")  # the client reads it once, when it is imported
+            config.load_kube_config(file, client_configuration=configuration)
+            context = config.list_kube_config_contexts(file)[1]["context"]
         except (config.ConfigException, OSError) as error:
             raise UserError(f"no Kubernetes cluster to talk to ({error}): run this in a pod, or set KUBECONFIG") from None
         namespace = namespace or context.get("namespace", "default")

@@ -25,7 +25,7 @@ def run_job(arguments: Mapping[str, object], placement: Placement, kind: Kind, p
     """
     run_id, task_id = os.environ.get("PIPELINE_RUN_ID", ""), os.environ.get("PIPELINE_TASK_ID", "")
     name = job_name(run_id, task_id)
-    data, output = _exchange(placement, places, name)
+    data, output = exchange(placement, places, name)
     end = f"{output}.error.json"
     if said := storage.read_text(end):
         earlier = json.loads(said)
@@ -53,7 +53,7 @@ def run_job(arguments: Mapping[str, object], placement: Placement, kind: Kind, p
         storage.remove(str(Path(output).parent))
 
 
-def _exchange(placement: Placement, places: Places, name: str) -> tuple[str, str]:
+def exchange(placement: Placement, places: Places, name: str) -> tuple[str, str]:
     """Where the job's pods find the data, and where they put the model."""
     path, data = places.dataset
     output = places.trained[1]

@@ -69,7 +69,7 @@ def decide(state: State, clock: Clock, limits: Limits, now: float) -> Verdict | 
     if state.gone:
         return Verdict("retry", "the training job was deleted by someone else while it ran")
     failures = state.failures()
-    if len(failures) > limits.max_restarts:
+    if clock.failed is None and len(failures) > limits.max_restarts:
         last = failures[-1]
         cause = f"crash loop: {len(failures)} failures for {limits.max_restarts} restarts; the last: {describe(last)}"
         return Verdict("bug", cause, last)

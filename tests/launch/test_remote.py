@@ -1,0 +1,202 @@
+"""A training step on a cluster, all but the cluster: the step's launcher, a real store, and the command of the job's pods."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from launcher import SPEED
+from replay import replay
+from servers import BUCKET, s3_server
+from support import ROOT
+
+from components import storage
+from components.artifacts import read_manifest
+from components.errors import FailedError, UserError
+from components.launch import remote
+from components.launch.api import Api, Patience, connect
+from components.launch.job import manifest
+from components.launch.placement import Placement, Places, launched
+from components.provenance import set_run
+
+ARGUMENTS: dict[str, object] = {"model": "tiny", "num_updates": 2, "global_batch_size": 32, "seed": 3}
+PLACEMENT: dict[str, Any] = {
+    "launcher": "pytorchjob",
+    "num_processes": 1,
+    "num_workers": 1,
+    "min_workers": 0,
+    "num_gpus_per_worker": 0,
+    "cpu_per_worker": "",
+    "memory_per_worker": "",
+    "shared_memory": "1Gi",
+    "queue": "",
+    "priority_class": "",
+    "image_pull_secrets": [],
+    "training_runtime": "torch-distributed",
+    "train_image": "",
+    "job_storage": "",
+    "start_timeout_minutes": 1.0,
+    "job_timeout_minutes": 0.0,
+    "max_restarts": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as environment, pytest.MonkeyPatch.context() as patched:
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        yield environment
+
+
+@pytest.fixture(autouse=True)
+def own_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PIPELINE_RUN_ID", "PIPELINE_TASK_ID", "IMAGE", "KUBECONFIG"):
+        monkeypatch.setenv(name, "")
+    set_run("run-1", "task-1")
+
+
+def known(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """The current context is a cluster at `url`."""
+    context = {"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "team-a"}}
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [context]}
+    config |= {"clusters": [{"name": "c", "cluster": {"server": url}}], "users": [{"name": "u", "user": {}}]}
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
+    patience = Patience(pause=0.5 / SPEED, longest=5 / SPEED, watch=1.0)
+    monkeypatch.setattr(remote, "connect", lambda: connect(patience=patience))
+    return remote.connect()
+
+
+def places_of(folder: Path, data: Path, base: str) -> Places:
+    """As KFP gives them to the step: the paths here, and base/ARTIFACT in the store."""
+    return Places(
+        dataset=(data, f"{base}/dataset"),
+        trained=(folder / "trained", f"{base}/trained"),
+        logs=(folder / "logs", f"{base}/logs"),
+    )
+
+
+def run_pod(body: dict[str, Any], folder: Path) -> None:
+    """What the kubelet would: the container's command, with its plain variables and the operator's."""
+    (spec,) = body["spec"]["pytorchReplicaSpecs"].values()
+    (container,) = spec["template"]["spec"]["containers"]
+    variables = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    operator = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": body["spec"]["nprocPerNode"], "PET_NODE_RANK": "0"}
+    folder.mkdir()
+    environment = {**os.environ, **variables, **operator, "TMPDIR": str(folder), "RANK": "0", "WORLD_SIZE": "1"}
+    _, *command = container["command"]
+    subprocess.run([sys.executable, *command], env=environment, cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["object store", "shared volume"])
+def test_a_job_trains_on_what_the_step_was_given_and_the_model_comes_back(
+    shared: bool, store: dict[str, str], tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tokenized("rte")
+    places = places_of(tmp_path, data, f"s3://{BUCKET}/runs/shared-{shared}")
+    placement = Placement(**PLACEMENT | {"job_storage": str(tmp_path / "volume") if shared else ""})
+    if not shared:
+        storage.store(data, places.dataset[1])  # as KFP does
+    with replay("01", speed=SPEED) as cluster:
+        api = known(cluster.url, tmp_path, monkeypatch)
+        name = remote.job_name("run-1", "task-1")
+        where = remote.exchange(placement, places, name)
+        job = remote.build_job(ARGUMENTS, placement, name, *where, "run-1", "task-1", api)
+        run_pod(manifest(job, "pytorchjob"), tmp_path / "pod")  # before the recorded job has begun: its end comes too soon
+        with launched(ARGUMENTS, placement, places) as wait:
+            wait()
+        (created,) = cluster.created
+        assert created == manifest(job, "pytorchjob")
+        assert cluster.left_behind() == []
+    made = read_manifest(tmp_path / "trained", "train")
+    assert made["inputs"]["data"] == read_manifest(data, "tokenize")["digest"]
+    assert made["made_by"]["pipeline_run_id"] == "run-1"
+    assert made["made_by"]["job_name"] == name
+    if shared:
+        assert not (tmp_path / "volume" / name).exists()
+    else:
+        assert made["origins"]["data"]["uri"] == places.dataset[1]
+
+
+def test_a_failed_jobs_logs_are_kept_and_no_second_job_is_started_for_the_same_end(
+    store: dict[str, str], tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tokenized("rte")
+    places = places_of(tmp_path, data, f"s3://{BUCKET}/runs/failed")
+    storage.store(data, places.dataset[1])
+    with replay("02", speed=SPEED) as cluster:
+        known(cluster.url, tmp_path, monkeypatch)
+        for _ in range(2):
+            with (
+                pytest.raises(FailedError, match=r"worker-1 exited with 1: .*simulated"),
+                launched(ARGUMENTS, Placement(**PLACEMENT), places) as wait,
+            ):
+                wait()
+        assert len(cluster.created) == 1
+        assert cluster.left_behind() == []
+    storage.fetch(places.logs[1], tmp_path / "kept")
+    assert "bug: worker-1 exited with 1" in (tmp_path / "kept" / "job-1" / "job.log").read_text()
+    assert "step 4" in (tmp_path / "kept" / "job-1" / "worker-1.1.log").read_text()
+    assert not (tmp_path / "trained").exists()
+
+
+def test_what_lies_where_no_pod_can_reach_is_refused(tmp_path: Path) -> None:
+    places = places_of(tmp_path, tmp_path, "/tmp/outputs")
+    refused = pytest.raises(UserError, match="use an object store as pipeline root, or give job_storage")
+    with refused, launched(ARGUMENTS, Placement(**PLACEMENT), places) as wait:
+        wait()
+
+
+def test_many_pods_without_a_cluster_are_refused(tmp_path: Path) -> None:
+    placement = Placement(**PLACEMENT | {"launcher": "torchrun", "num_workers": 2})
+    with pytest.raises(UserError, match="num_workers is 2"), launched(ARGUMENTS, placement, places_of(tmp_path, tmp_path, "x")):
+        pass
+
+
+def test_what_the_step_asks_for_is_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = SimpleNamespace(
+        resources={"limits": {"nvidia.com/gpu": "4", "memory": "8Gi"}},
+        env=[{"name": "NCCL_DEBUG", "value": "INFO"}],
+        node_selector={"gpu": "h100"},
+        tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        affinity=None,
+        volumes=[{"name": "data", "emptyDir": {}}],
+        volume_mounts=[{"name": "data", "mountPath": "/data"}],
+    )
+    workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "adapt-1", "uid": "w"}
+    step = {"name": "step", "namespace": "team-a", "uid": "s", "ownerReferences": [workflow]}
+    monkeypatch.setenv("KFP_POD_NAME", "step")
+    with replay("01", speed=SPEED) as cluster:
+        cluster.add("pods", {"apiVersion": "v1", "kind": "Pod", "metadata": step, "spec": {"containers": []}, "status": {}})
+        api = known(cluster.url, tmp_path, monkeypatch)
+        job = remote.build_job(
+            ARGUMENTS, Placement(**PLACEMENT | {"task_config": asked}), "j", "d", "o", "run-1", "task-1", api
+        )
+    body = manifest(job, "pytorchjob")
+    (container,) = body["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
+    assert body["spec"]["nprocPerNode"] == "4"
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": "4", "memory": "8Gi"}
+    assert {"name": "NCCL_DEBUG", "value": "INFO"} in container["env"]
+    assert body["metadata"]["ownerReferences"] == [workflow]
+    assert "--data-uri=d" in container["command"]
+
+
+def test_the_end_of_a_run_takes_its_jobs_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.launch import cluster as jobs
+
+    with replay("03b", speed=SPEED) as cluster:
+        api = known(cluster.url, tmp_path, monkeypatch)
+        job = remote.build_job(ARGUMENTS, Placement(**PLACEMENT), "j", "d", "o", "run-1", "task-1", api)
+        jobs.create(api, "pytorchjob", manifest(job, "pytorchjob"))
+        monkeypatch.setattr(jobs, "connect", lambda namespace: api)
+        assert jobs.delete_run("another") == []
+        assert jobs.delete_run("run-1") == ["j"]
+        assert jobs.delete_run("run-1") == []
+    assert json.dumps(cluster.created).count("run-1") >= 2
