@@ -37,7 +37,7 @@ lint: $(READY) ## lint and type-check
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-compile: $(READY) ## build/adapt.yaml, build/suite.yaml and build/components/*.yaml for Kubeflow, with the images last pushed
+compile: $(READY) ## build/PIPELINE.yaml and build/components/*.yaml for Kubeflow, with the images last pushed
 	$(BIN)/python pipelines/compile.py $(shell cat build/images 2>/dev/null)
 
 images: ## the images stage, train and mlflow (IMAGES="stage" for one, TORCH_INDEX for torch without CUDA, BASE_IMAGE)

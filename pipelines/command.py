@@ -25,8 +25,9 @@ def command_line(name: str, help: str, pipelines: Mapping[str, GraphComponent]) 
 def parsed(app: cyclopts.App, tokens: Iterable[str]) -> tuple[str, inspect.BoundArguments] | None:
     """The pipeline's name and the arguments given; None where it was help that was asked for, and printed."""
     function, bound, _ = app.parse_args(without_commas(tokens), exit_on_error=False, print_error=False)
-    if function.__name__ in app.resolved_commands():
-        return function.__name__, bound
+    name = function.__name__.replace("_", "-")
+    if name in app.resolved_commands():
+        return name, bound
     function(*bound.args, **bound.kwargs)
     return None
 

@@ -1,4 +1,4 @@
-"""Write build/adapt.yaml, build/suite.yaml and build/doctor.yaml, and each component by itself for use in other pipelines.
+"""Write build/PIPELINE.yaml for each pipeline, and each component by itself for use in other pipelines.
 
 python pipelines/compile.py [--output-dir build] [--image REPOSITORY@sha256:... --train-image REPOSITORY@sha256:...]
 """
@@ -21,15 +21,21 @@ from components.image import IMAGE, TRAIN_IMAGE
 from components.promote.component import promote
 from components.register.component import register
 from components.suite import component as collect
+from components.tokenize import parts
 from components.tokenize.component import tokenize
 from components.train.component import train
 from pipelines.adapt import adapt
 from pipelines.cluster import platform_of, set_images, set_retries, with_clean_up
 from pipelines.doctor import doctor
+from pipelines.in_parts import adapt_in_parts
 from pipelines.suite import suite
 
-PIPELINES = (adapt, suite, doctor)
-COMPONENTS = (tokenize, train, evaluate, register, promote, collect.runs, collect.suite, clean_up)
+PIPELINES = (adapt, adapt_in_parts, suite, doctor)
+COMPONENTS = (
+    *(tokenize, parts.plan_parts, parts.tokenize_part, parts.merge_parts),
+    *(train, evaluate, register, promote, clean_up),
+    *(collect.runs, collect.suite),
+)
 REFERENCE = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?|[\w.-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 
 

@@ -27,10 +27,11 @@ from pipelines.adapt import adapt
 from pipelines.command import command_line, parsed
 from pipelines.doctor import doctor
 from pipelines.follow import follow
+from pipelines.in_parts import adapt_in_parts
 from pipelines.kubeflow import connect
 from pipelines.suite import suite
 
-PIPELINES: dict[str, GraphComponent] = {"adapt": adapt, "suite": suite, "doctor": doctor}
+PIPELINES: dict[str, GraphComponent] = {it.name: it for it in (adapt, adapt_in_parts, suite, doctor)}
 
 app = command_line("python -m pipelines.submit", __doc__, PIPELINES)
 
