@@ -13,6 +13,7 @@ from kfp.dsl.graph_component import GraphComponent
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
 from components.clean_up.component import clean_up
+from components.image import TRAIN_IMAGE
 
 CONFIG_MAP = "adapt-config"
 SETTINGS = (
@@ -59,6 +60,18 @@ def set_images(spec: PipelineSpec, images: Mapping[str, str]) -> None:
         container = executor["container"]
         container["image"] = images[container["image"]]
         container.get_or_create_list("env").append({"name": "IMAGE", "value": container["image"]})
+    set_default(spec, "train_image", images[TRAIN_IMAGE])
+
+
+def set_default(spec: PipelineSpec, name: str, value: str | list[str]) -> None:
+    """Of a parameter of the pipeline, if it has it: what its training jobs share with its steps."""
+    if name in spec.root.input_definitions.parameters:
+        default = spec.root.input_definitions.parameters[name].default_value
+        if isinstance(value, str):
+            default.string_value = value
+        else:
+            default.list_value.Clear()
+            default.list_value.extend(value)
 
 
 def set_retries(spec: PipelineSpec, component: str) -> None:

@@ -25,7 +25,7 @@ from components.tokenize import parts
 from components.tokenize.component import tokenize
 from components.train.component import train
 from pipelines.adapt import adapt
-from pipelines.cluster import platform_of, set_images, set_retries, with_clean_up
+from pipelines.cluster import platform_of, set_default, set_images, set_retries, with_clean_up
 from pipelines.doctor import doctor
 from pipelines.in_parts import adapt_in_parts
 from pipelines.suite import suite
@@ -79,6 +79,7 @@ def for_cluster(
     # The doctor starts no job and has no run in MLflow.
     spec.CopyFrom(component.pipeline_spec if component is doctor else with_clean_up(component).pipeline_spec)
     set_images(spec, images)
+    set_default(spec, "image_pull_secrets", list(image_pull_secrets))
     set_retries(spec, "train")
     return spec, platform_of(spec, tuple(image_pull_secrets))
 

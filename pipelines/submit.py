@@ -20,6 +20,7 @@ from kfp.dsl.graph_component import GraphComponent
 
 from components import parameters
 from components.errors import UserError
+from components.image import IMAGE, TRAIN_IMAGE
 from components.parameters import check_choice
 from components.suite.stage import runs
 from pipelines import command
@@ -45,6 +46,8 @@ def main(
     run_name: str = "",
     service_account: str = "",
     token_file: Path | None = None,
+    image: str = IMAGE,
+    train_image: str = TRAIN_IMAGE,
     wait: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -57,6 +60,8 @@ def main(
         run_name: Default: the pipeline, its task and the time.
         service_account: Kubernetes service account that the run's pods have. Default: Kubeflow's.
         token_file: File with the token to show; it is read anew for each request. Default: KF_PIPELINES_SA_TOKEN_PATH.
+        image: What the stages without torch run in, as `make push` prints it: REPOSITORY@sha256:DIGEST.
+        train_image: What the others and the training job's pods run in, likewise.
         wait: Show the stages until the run ends, and end as it does: 0, 2 (you can mend it), 75 (try again) or 1.
         dry_run: Only show what would be sent.
     """
@@ -65,10 +70,11 @@ def main(
         return
     name, bound = asked
     run_name = run_name or "-".join([name, *filter(None, [bound.arguments.get("task")]), time.strftime("%Y%m%d-%H%M%S")])
+    images = {"image": image, "train_image": train_image}
+    secrets = bound.arguments.get("image_pull_secrets", [])
     with tempfile.TemporaryDirectory() as folder:
-        request = Request(
-            *compiled(name, Path(folder)), bound.arguments, experiment_name or name, run_name, service_account or None
-        )
+        file, spec = compiled(name, Path(folder), **images, image_pull_secrets=secrets)
+        request = Request(file, spec, bound.arguments, experiment_name or name, run_name, service_account or None)
         check(request)
         if dry_run:
             print(json.dumps(request.summary(), indent=1))
@@ -99,12 +105,12 @@ class Request:
         return {"pipeline": pipeline, **shown, "parameters": self.parameters}
 
 
-def compiled(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+def compiled(name: str, folder: Path, **settings: Any) -> tuple[Path, dict[str, Any]]:
     """The pipeline's file, and the specification in it."""
     from pipelines.compile import compile_all
 
     with contextlib.redirect_stdout(io.StringIO()):
-        compile_all(output_dir=folder)
+        compile_all(output_dir=folder, **settings)
     file = folder / f"{name}.yaml"
     return file, next(iter(yaml.safe_load_all(file.read_text())))
 

@@ -21,7 +21,7 @@ from components.artifacts import read_manifest
 from components.errors import FailedError, UserError
 from components.launch import remote
 from components.launch.api import Api, Patience, connect
-from components.launch.job import manifest
+from components.launch.job import job_name, manifest
 from components.launch.placement import Placement, Places, launched
 from components.provenance import set_run
 
@@ -71,7 +71,7 @@ def known(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
     monkeypatch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
     patience = Patience(pause=0.5 / SPEED, longest=5 / SPEED, watch=1.0)
     monkeypatch.setattr(remote, "connect", lambda: connect(patience=patience))
-    return remote.connect()
+    return connect(patience=patience)
 
 
 def places_of(folder: Path, data: Path, base: str) -> Places:
@@ -106,7 +106,7 @@ def test_a_job_trains_on_what_the_step_was_given_and_the_model_comes_back(
         storage.store(data, places.dataset[1])  # as KFP does
     with replay("01", speed=SPEED) as cluster:
         api = known(cluster.url, tmp_path, monkeypatch)
-        name = remote.job_name("run-1", "task-1")
+        name = job_name("run-1", "task-1")
         where = remote.exchange(placement, places, name)
         job = remote.build_job(ARGUMENTS, placement, name, *where, "run-1", "task-1", api)
         run_pod(manifest(job, "pytorchjob"), tmp_path / "pod")  # before the recorded job has begun: its end comes too soon
