@@ -37,6 +37,7 @@ NOT_RESTRICTED = status(
     'must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")',
 )
 POLICY = status(403, "Forbidden", 'admission webhook "validate.kyverno.svc" denied the request: no registry but ours')
+JOB: dict[str, Any] = {"num_workers": 2, "num_gpus_per_worker": 8, "cpu_per_worker": "1", "memory_per_worker": "4Gi"}
 ABSENT = status(404, "NotFound", "not found")
 
 
@@ -50,7 +51,7 @@ def by_check(rows: list[Row]) -> dict[str, Row]:
 
 
 def test_where_all_is_well_every_line_says_so_and_nothing_is_created(cluster: Cluster) -> None:
-    rows = by_check(doctor(num_workers=2, num_gpus_per_worker=8))
+    rows = by_check(doctor(**JOB))
     assert {name: each.status for name, each in rows.items()} == {
         **dict.fromkeys(("API", "job kind", "operator", "rights", "Pod Security", "service account"), "ok"),
         **dict.fromkeys(("settings", "secrets", "GPUs", "quota"), "ok"),
@@ -114,7 +115,7 @@ def test_a_single_thing_amiss_is_a_single_red_line_with_what_to_do(
     cluster: Cluster, check: str, asked: tuple[str, str], answer: Answer, found: str, mend: str
 ) -> None:
     cluster.answers[asked] = answer
-    rows = doctor(num_workers=2, num_gpus_per_worker=8, service_account="adapt")
+    rows = doctor(service_account="adapt", **JOB)
     red = [each for each in rows if each.status == "failed"]
     assert [each.check for each in red] == [check], red
     assert found in red[0].found
