@@ -47,7 +47,7 @@ def environment(server: dict[str, str], tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture
 def uri(request: pytest.FixtureRequest) -> str:
     """A place in the bucket for the test alone."""
-    return f"s3://{BUCKET}/{re.sub(r'[^a-zA-Z0-9]+', '-', request.node.name)[:60]}/place"
+    return f"s3://{BUCKET}/{re.sub(r'[^a-zA-Z0-9]+', '-', request.node.name)[-60:]}/place"
 
 
 @pytest.fixture

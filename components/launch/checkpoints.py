@@ -42,16 +42,15 @@ def exchanged(uri: str, folder: Path, is_elastic: bool) -> Iterator[None]:
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
+    failed = True
     try:
         yield
-    except BaseException:
-        ended.set()
-        thread.join()
-        _said(_store, uri, folder, known)
-        raise
+        failed = False
     finally:
         ended.set()
         thread.join()
+        if failed:
+            _said(_store, uri, folder, known)
 
 
 def _said(move: Callable[[str, Path, str], str], uri: str, folder: Path, known: str) -> str:

@@ -79,8 +79,11 @@ def _is_there(uri: str, artifact: Artifact) -> bool:
     text = storage.read_text(f"{uri}/{FILE}")
     if text is None:
         return False
-    manifest = json.loads(text)
-    if different := [name for name, value in artifact.key.items() if manifest[name] != value]:
+    try:
+        manifest = dict(json.loads(text))
+    except (ValueError, TypeError):
+        manifest = {}  # somebody else's
+    if different := [name for name, value in artifact.key.items() if manifest.get(name) != value]:
         raise errors.UserError(f"{uri} was made with other {', '.join(different)}: choose another --output-uri or delete it")
     print(f"{artifact.stage}: cached in {uri}", flush=True)
     return True
@@ -141,7 +144,11 @@ def _told() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        said = str(error) if isinstance(error, errors.StageError) else f"{type(error).__name__}: {error}"
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, errors.StageError):
+            said = str(error)
+        elif isinstance(error, SystemExit):
+            said = f"stopped with {error.code}"
         if os.access(TERMINATION_LOG, os.W_OK):
             TERMINATION_LOG.write_text(said[:LONGEST_MESSAGE])
         raise

@@ -12,6 +12,7 @@ from pathlib import Path
 from components import errors
 
 CORES = Path("/sys/fs/cgroup/cpu.max")
+"""What a container may use of its machine's cores: microseconds of them, in so many microseconds; or "max"."""
 
 
 @contextmanager
@@ -51,5 +52,5 @@ def threads_each(num_processes: int) -> int:
     cores = float(os.cpu_count() or 1)
     with contextlib.suppress(OSError, ValueError):
         quota, period = CORES.read_text().split()
-        cores = min(cores, int(quota) / int(period))  # "max" where there is no limit
+        cores = min(cores, int(quota) / int(period))
     return max(1, int(cores / num_processes))

@@ -20,7 +20,7 @@ from support import ROOT
 from components import storage
 from components.artifacts import FILE, Artifact
 from components.errors import UserError
-from components.launch import checkpoints
+from components.launch import checkpoints, torchrun
 from components.launch.torchrun import launched
 
 FLAGS = {"model": "tiny", "learning_rate": 1e-3, "num_updates": 3, "global_batch_size": 30, "seed": 3}
@@ -164,6 +164,18 @@ def test_what_cannot_begin_says_why_before_any_rank_starts(
     assert says in said.splitlines()[-1]
     assert says in (tmp_path / "a" / "message").read_text()
     assert "wrong-one" not in said
+
+
+@pytest.mark.parametrize(("limit", "threads"), [("max 100000", 16), ("800000 100000", 2), ("150000 100000", 1), ("", 16)])
+def test_ranks_share_the_cores_of_their_container(
+    limit: str, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(torchrun, "CORES", tmp_path / "cpu.max")
+    if limit:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert torchrun.threads_each(4) == threads
+    assert torchrun.threads_each(1000) == 1
 
 
 # --- checkpoints ---
