@@ -42,9 +42,7 @@ def plan_parts(
         "shard_rows": shard_rows,
         "num_sample_rows": num_sample_rows,
         "seed": seed,
-        "part": 0,
         "num_parts": num_parts,
-        "source_files": None,
     }
     with exit_codes(beside=source_files.path):
         if num_parts < 1:

@@ -103,9 +103,9 @@ def plan(arguments: dict[str, Any]) -> tuple[Artifact, Source]:
         raise UserError(f"max_length is {arguments['max_length']}: give at least 8 tokens")
     if arguments["shard_rows"] < 1:
         raise UserError(f"shard_rows is {arguments['shard_rows']}: give 1 or more")
-    num_parts = arguments["num_parts"]
-    if num_parts < 0 or not 0 <= arguments["part"] < (num_parts or 1):
-        raise UserError(f"part {arguments['part']} of {num_parts}: parts are counted from 0")
+    part, num_parts = arguments.get("part", 0), arguments.get("num_parts", 0)
+    if num_parts < 0 or not 0 <= part < (num_parts or 1):
+        raise UserError(f"part {part} of {num_parts}: parts are counted from 0")
     if num_parts and arguments["shard_rows"] % BLOCK_ROWS:
         raise UserError(f"shard_rows is {arguments['shard_rows']}: to tokenize in parts give a multiple of {BLOCK_ROWS}")
     undecisive = ("output_dir", "source_files", *(() if num_parts else OF_A_PART))
@@ -113,8 +113,8 @@ def plan(arguments: dict[str, Any]) -> tuple[Artifact, Source]:
     found = read_source(parameters["task"], **{name: parameters[name] for name in OF_THE_SOURCE})
     if parameters["source"] != "sample":
         del parameters["num_sample_rows"], parameters["seed"]
-    if arguments["source_files"]:
-        found.inputs = _known(found, arguments["source_files"])
+    if source_files := arguments.get("source_files"):
+        found.inputs = _known(found, source_files)
     files = tokenizer_files(parameters["model"])
     inputs = {"source": combined_digest(found.inputs), "tokenizer": files_digest(parameters["model"], files)}
     path = local(parameters["source"])
