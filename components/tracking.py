@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from components.artifacts import Manifest
 from components.errors import TryAgainError, UserError
+from components.s3 import environment
 
 PIPELINE_RUN_TAG = "kfp.pipeline_run_id"
 DATASET_DIGEST = 36  # characters that MLflow keeps of it
@@ -65,6 +66,9 @@ def _use(tracking_uri: str) -> None:
         mlflow.set_tracking_uri(tracking_uri)
     elif "MLFLOW_TRACKING_URI" not in os.environ:
         raise UserError("no MLflow server: give tracking_uri=http://... or set MLFLOW_TRACKING_URI")
+    storage = environment()
+    if {"AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE"} & storage.keys():  # a store of one's own: MLflow has names of its own for it
+        os.environ |= storage
 
 
 @contextmanager

@@ -14,20 +14,8 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
 from components.clean_up.component import clean_up
 from components.image import TRAIN_IMAGE
+from components.launch.namespace import CERTIFICATES, CERTIFICATES_DIR, CONFIG, SECRETS, SETTINGS
 
-CONFIG_MAP = "adapt-config"
-SETTINGS = (
-    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE"),
-    *("MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
-    *("HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
-)
-"""What of the ConfigMap a step gets: KFP wants the keys by name. A training job's pods get all of it."""
-
-SECRETS: Mapping[str, Sequence[str]] = {
-    "adapt-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    "adapt-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
-}
-CA_CONFIG_MAP, CA_FOLDER = "adapt-ca", "/etc/adapt/ca"
 NO_SIDECAR = ("sidecar.istio.io/inject", "false")
 RETRIES, RETRY_SECONDS = 2, 60
 
@@ -98,10 +86,10 @@ def platform_of(spec: PipelineSpec, image_pull_secrets: Sequence[str]) -> Platfo
 def _settings(image_pull_secrets: tuple[str, ...]) -> dict[str, Any]:
     """What kfp-kubernetes makes of a task, which it asks for no more than the place to write to."""
     task = SimpleNamespace(platform_config={})
-    kubernetes.use_config_map_as_env(task, CONFIG_MAP, {name: name for name in SETTINGS}, optional=True)
+    kubernetes.use_config_map_as_env(task, CONFIG, {name: name for name in SETTINGS}, optional=True)
     for secret, names in SECRETS.items():
         kubernetes.use_secret_as_env(task, secret, {name: name for name in names}, optional=True)
-    kubernetes.use_config_map_as_volume(task, CA_CONFIG_MAP, CA_FOLDER, optional=True)
+    kubernetes.use_config_map_as_volume(task, CERTIFICATES, CERTIFICATES_DIR, optional=True)
     kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # the root file system may be read-only
     kubernetes.set_security_context(task, run_as_non_root=True)  # KFP adds what else `restricted` asks for
     kubernetes.add_pod_label(task, *NO_SIDECAR)  # newer Istio reads the label, older the annotation

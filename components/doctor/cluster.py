@@ -8,14 +8,13 @@ from components.doctor.finding import Finding, ask, missing_right, refused
 from components.doctor.pods import job, pod
 from components.launch.access import RESOURCES, missing
 from components.launch.api import JOBS, PODS, TRAIN_JOBS, Api, ApiError, AwayError, Object
+from components.launch.namespace import CERTIFICATES, CONFIG, MLFLOW, S3
 
 NAMES = {"pytorchjob": "PyTorchJob", "trainjob": "TrainJob"}
 VERSIONS = {"pytorchjob": "v1", "trainjob": "v1alpha1"}
 OPERATORS = {"pytorchjob": "kubeflow/training-operator", "trainjob": "kubeflow-system/kubeflow-trainer-controller-manager"}
 """Their Deployments, where Kubeflow's own manifests put them."""
 
-CONFIG, CA = "adapt-config", "adapt-ca"
-S3_SECRET, MLFLOW_SECRET = "adapt-s3", "adapt-mlflow"
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 GPU = "nvidia.com/gpu"
 LEVEL = "pod-security.kubernetes.io/enforce"
@@ -144,21 +143,21 @@ def has_settings(api: Api) -> Finding:
     keys = _keys(api, "configmaps", CONFIG)
     if keys is None:
         return Finding("failed", f"there is no config map {CONFIG}", f"{APPLY}, with your settings in it")
-    ca = _keys(api, "configmaps", CA)
+    ca = _keys(api, "configmaps", CERTIFICATES)
     if ca is not None and "ca.crt" not in ca:
-        return Finding("failed", f"{CA} has no ca.crt", f"kubectl create configmap {CA} --from-file=ca.crt")
-    return Finding("ok", f"{CONFIG} ({', '.join(keys) or 'empty'}); {CA if ca is not None else 'no CA of your own'}")
+        return Finding("failed", f"{CERTIFICATES} has no ca.crt", f"kubectl create configmap {CERTIFICATES} --from-file=ca.crt")
+    return Finding("ok", f"{CONFIG} ({', '.join(keys) or 'empty'}); {CERTIFICATES if ca is not None else 'no CA of your own'}")
 
 
 def has_secrets(api: Api) -> Finding:
-    keys = _keys(api, "secrets", S3_SECRET)
-    mend = f"kubectl create secret generic {S3_SECRET} --from-env-file=FILE, with {' and '.join(S3_KEYS)} in it"
+    keys = _keys(api, "secrets", S3)
+    mend = f"kubectl create secret generic {S3} --from-env-file=FILE, with {' and '.join(S3_KEYS)} in it"
     if keys is None:
-        return Finding("failed", f"there is no secret {S3_SECRET}", mend)
+        return Finding("failed", f"there is no secret {S3}", mend)
     if lacking := [key for key in S3_KEYS if key not in keys]:
-        return Finding("failed", f"{S3_SECRET} has no {', '.join(lacking)}", mend)
-    mlflow = "; no login for MLflow" if _keys(api, "secrets", MLFLOW_SECRET) is None else f", {MLFLOW_SECRET}"
-    return Finding("ok", f"{S3_SECRET}{mlflow}")
+        return Finding("failed", f"{S3} has no {', '.join(lacking)}", mend)
+    mlflow = "; no login for MLflow" if _keys(api, "secrets", MLFLOW) is None else f", {MLFLOW}"
+    return Finding("ok", f"{S3}{mlflow}")
 
 
 def _keys(api: Api, resource: str, name: str) -> list[str] | None:

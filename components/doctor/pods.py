@@ -1,9 +1,10 @@
 """A small pod and a small job as Pod Security `restricted` wants them: what the doctor asks the cluster to take."""
 
 from components.launch.api import Object
+from components.launch.job import Job, manifest
+from components.launch.namespace import USER
 
 LABELS = {"app.kubernetes.io/name": "adapt", "app.kubernetes.io/component": "doctor"}
-USER = 65532  # of our images
 
 
 def pod(name: str, image: str, command: list[str], service_account: str = "", container: str = "doctor") -> Object:
@@ -37,25 +38,7 @@ def pod(name: str, image: str, command: list[str], service_account: str = "", co
 
 
 def job(kind: str, name: str, image: str) -> Object:
-    """The least job that a cluster takes; it is never run."""
-    if kind == "trainjob":
-        runtime = {"apiGroup": "trainer.kubeflow.org", "kind": "ClusterTrainingRuntime", "name": "torch-distributed"}
-        return {
-            "apiVersion": "trainer.kubeflow.org/v1alpha1",
-            "kind": "TrainJob",
-            "metadata": {"name": name, "labels": LABELS},
-            "spec": {"runtimeRef": runtime, "trainer": {"image": image, "command": ["true"], "numNodes": 1}},
-        }
-    template = pod(name, image, ["true"], container="pytorch")
-    del template["spec"]["restartPolicy"]  # the replica's own
-    replica = {
-        "replicas": 1,
-        "restartPolicy": "Never",
-        "template": {"metadata": {"annotations": template["metadata"]["annotations"]}, "spec": template["spec"]},
-    }
-    return {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
-        "metadata": {"name": name, "labels": LABELS},
-        "spec": {"pytorchReplicaSpecs": {"Master": replica}},
-    }
+    """The least job that a cluster takes, as the launcher would say it; it is never run."""
+    return manifest(
+        Job(name=name, image=image, command=["true"], labels=LABELS), "trainjob" if kind == "trainjob" else "pytorchjob"
+    )

@@ -14,28 +14,13 @@ from typing import Any, Literal
 
 from components.errors import UserError
 from components.launch.api import Object
+from components.launch.namespace import CERTIFICATES, CERTIFICATES_DIR, CONFIG, SECRETS, SETTINGS, USER
 
 Kind = Literal["pytorchjob", "trainjob"]
 
 RUN_LABEL = "adapt.pipeline/run"
 TASK_LABEL = "adapt.pipeline/task"
 DIGEST = "adapt.pipeline/digest"
-CONFIG = "adapt-config"
-SETTINGS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE") + (
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_S3_ENDPOINT_URL",
-    "HF_ENDPOINT",
-    "HF_HUB_OFFLINE",
-)
-SECRETS: Mapping[str, Sequence[str]] = {
-    "adapt-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    "adapt-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
-}
-"""What a namespace may hold for our pods: variables of the ConfigMap CONFIG, and of each Secret. All are optional."""
-
-CERTIFICATES = "adapt-ca"
-CERTIFICATES_DIR = "/etc/adapt/ca"
-USER = 65532  # of our images; numeric, as runAsNonRoot wants it
 
 LONGEST_NAME = 63 - len("-worker-9999")  # the operator names pods and services after the job
 QUANTITY = re.compile(r"^\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?$")

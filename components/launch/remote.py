@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from components import storage
 from components.errors import FailedError, StageError, UserError
@@ -50,7 +49,7 @@ def run_job(arguments: Mapping[str, object], placement: Placement, kind: Kind, p
         raise
     storage.fetch(output, places.trained[0])
     if placement.job_storage:
-        storage.remove(str(Path(output).parent))
+        storage.remove(output.rpartition("/")[0])
 
 
 def exchange(placement: Placement, places: Places, name: str) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from support import ROOT
 
 from components.errors import UserError
 from components.image import IMAGE, TRAIN_IMAGE
+from components.launch.namespace import SECRETS, SETTINGS
 from pipelines.adapt import adapt
-from pipelines.cluster import SECRETS, SETTINGS
 from pipelines.compile import check_images, compile_all
 from pipelines.suite import suite
 

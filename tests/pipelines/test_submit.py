@@ -59,7 +59,7 @@ def kubeflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubefl
 def submit(kubeflow: Kubeflow, build: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The command, in this process, without compiling each time."""
 
-    def compiled(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+    def compiled(name: str, folder: Path, **settings: Any) -> tuple[Path, dict[str, Any]]:
         return build / f"{name}.yaml", spec_of(build, name)
 
     monkeypatch.setattr("pipelines.submit.compiled", compiled)
