@@ -152,12 +152,13 @@ class Artifact:
         except UserError:  # removed or damaged since: make it again
             return None
         with self._unfinished() as folder:
-            shutil.copytree(entry, folder, copy_function=_link, dirs_exist_ok=True)
+            shutil.copytree(entry, folder, copy_function=link, dirs_exist_ok=True)
         print(f"{self.stage}: cached, from {entry.resolve()}", flush=True)
         return manifest
 
 
-def _link(source: str, target: str) -> None:
+def link(source: str | Path, target: str | Path) -> None:
+    """The same file under another name too; a copy, on another file system."""
     try:
         os.link(source, target)
     except OSError:  # another file system

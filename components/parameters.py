@@ -228,6 +228,19 @@ model_uri: str
 evaluation_dirs: list[Path]
 """Folders that components.evaluate wrote, of one model with one method: one for each task and seed."""
 
+part: int = 0
+"""Which part of num_parts to tokenize, counted from 0: of the files with shard_rows rows each num_parts-th."""
+
+num_parts: int = 0
+"""Parts that a large source is tokenized in, by as many pods or machines; then they are merged, to what one would have written.
+A part writes whole files of shard_rows rows: with fewer files than parts, some write none. 0: not in parts."""
+
+source_files: Path | None = None
+"""JSON file with the sha256 of each file of the source, where it is known; else all of the source is read to find it."""
+
+part_dirs: list[Path]
+"""Folders that components.tokenize wrote, with --part 0, 1 and so on: all of them."""
+
 output_dir: Path
 """Folder to write. It appears whole or not at all; if it holds the same result already, nothing is done."""
 
@@ -238,6 +251,12 @@ pipeline_task_id: str
 """Id of this task of the pipeline run, for the manifest."""
 
 # --- artifacts between the components ---
+
+tokenized_part: Any
+"""A part of the tokenized task: a folder with some of its Parquet files."""
+
+parts: Any
+"""The parts of the tokenized task, all of them."""
 
 dataset: Any
 """The tokenized task: a folder with a Parquet file per split, the tokenizer and a manifest."""

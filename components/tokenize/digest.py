@@ -1,11 +1,15 @@
 """A name for the rows of a split, whatever file they came in and whatever tokenizer follows."""
 
 import hashlib
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.tasks import Task
+
+BLOCK_ROWS = 1000
+"""Rows that are digested together. Whoever has whole blocks can digest them without the rows before."""
 
 
 class RowsDigest:
@@ -16,9 +20,27 @@ class RowsDigest:
 
     def __init__(self, task: Task) -> None:
         self.columns = task.text_columns
-        self.hashes = [hashlib.sha256() for _ in range(2 * len(self.columns) + 1)]
+        self.finished: list[str] = []
+        self._open()
 
     def update(self, rows: pa.Table) -> None:
+        while len(rows):
+            room = BLOCK_ROWS - self.num_rows
+            self._add(rows.slice(0, room))
+            rows = rows.slice(room)
+
+    def blocks(self) -> list[str]:
+        """The digest of each block of rows, in their order; the last block may be a short one."""
+        return [*self.finished, self._block()] if self.num_rows else self.finished
+
+    def _open(self) -> None:
+        self.num_rows = 0
+        self.hashes = [hashlib.sha256() for _ in range(2 * len(self.columns) + 1)]
+
+    def _block(self) -> str:
+        return joined(part.hexdigest() for part in self.hashes)
+
+    def _add(self, rows: pa.Table) -> None:
         for texts, lengths, name in zip(self.hashes[::2], self.hashes[1::2], self.columns, strict=False):
             column = rows[name].cast(pa.large_binary()).combine_chunks()
             lengths.update(pc.binary_length(column).cast(pa.int64()).to_numpy())
@@ -28,6 +50,12 @@ class RowsDigest:
                 if len(chunk) and values is not None:
                     texts.update(memoryview(values)[ends[0].as_py() : ends[len(chunk)].as_py()])
         self.hashes[-1].update(rows["label"].cast(pa.float64()).to_numpy())
+        self.num_rows += len(rows)
+        if self.num_rows == BLOCK_ROWS:
+            self.finished.append(self._block())
+            self._open()
 
-    def hexdigest(self) -> str:
-        return hashlib.sha256("".join(part.hexdigest() for part in self.hashes).encode()).hexdigest()
+
+def joined(digests: Iterable[str]) -> str:
+    """One digest of many: of a split, from those of its blocks."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

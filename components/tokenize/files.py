@@ -3,12 +3,14 @@
 import csv
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import UserError
+from components.tokenize.rows import Stretch
 
 SUFFIXES = (".parquet", ".csv", ".tsv")
 ROWS_AT_ONCE = 10_000
@@ -29,8 +31,10 @@ def column_names(path: Path) -> list[str]:
     return next(_quoted_rows(path), (0, []))[1]
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """`columns` of a Parquet, CSV or TSV file, in this order, ROWS_AT_ONCE rows at a time; from CSV and TSV all are strings.
+def read_columns(path: Path, columns: Sequence[str]) -> Iterator[Stretch]:
+    """`columns` of a Parquet, CSV or TSV file, in this order, ROWS_AT_ONCE rows a table; from CSV and TSV all are strings.
+
+    Of Parquet, a row group that nobody asks for is not read.
 
     Raises:
         UserError: a column that is not there, a row with the wrong number of fields, bytes that are no such file.
@@ -38,20 +42,30 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     names = column_names(path)
     check_columns(path, columns, names)
     if path.suffix == ".parquet":
-        try:
-            for batch in _open_parquet(path).iter_batches(ROWS_AT_ONCE, columns=list(columns)):
-                yield pa.table(batch).select(list(columns))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+        file = _open_parquet(path)
+        for group in range(file.num_row_groups):
+            yield Stretch(file.metadata.row_group(group).num_rows, partial(_row_group, path, file, group, columns))
         return
     rows = _quoted_rows(path)
     next(rows)
-    positions = [names.index(name) for name in columns]
     while part := list(itertools.islice(rows, ROWS_AT_ONCE)):
-        for line, row in part:
-            if len(row) != len(names):
-                raise UserError(f"{path}:{line}: {len(row)} fields instead of {len(names)}: mend the line")
-        yield pa.table([pa.array([row[at] for _, row in part], pa.string()) for at in positions], names=list(columns))
+        yield Stretch(len(part), partial(_fields, path, part, names, columns))
+
+
+def _row_group(path: Path, file: pq.ParquetFile, group: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    try:
+        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=list(columns)):
+            yield pa.table(batch).select(list(columns))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+
+
+def _fields(path: Path, rows: list[tuple[int, list[str]]], names: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+    for line, row in rows:
+        if len(row) != len(names):
+            raise UserError(f"{path}:{line}: {len(row)} fields instead of {len(names)}: mend the line")
+    positions = [names.index(name) for name in columns]
+    yield pa.table([pa.array([row[at] for _, row in rows], pa.string()) for at in positions], names=list(columns))
 
 
 def unquoted_rows(path: Path, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

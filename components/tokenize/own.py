@@ -13,7 +13,7 @@ from components.artifacts import file_digest
 from components.errors import UserError
 from components.tasks import Task
 from components.tokenize.files import SUFFIXES, find_split, read_columns
-from components.tokenize.rows import LABEL, Source, Tables, as_float, checked
+from components.tokenize.rows import LABEL, Source, Stretch, Stretches, as_float, checked, tables_of
 
 MOST_LABELS = 1000
 HELD_OUT = 10
@@ -35,14 +35,14 @@ def read_own(name: str, path: Path, text_columns: tuple[str, ...], label_column:
     else:
         raise UserError(f"no file '{path}': give a {', '.join(SUFFIXES)} file, or a folder with a train file")
 
-    def tables(paths: list[Path], columns: tuple[str, ...] = (*text_columns, label_column)) -> Iterator[pa.Table]:
-        names = [*text_columns, LABEL] if len(columns) > 1 else [LABEL]
-        return (table.rename_columns(names) for part in paths for table in read_columns(part, columns))
-
-    task = _own_task(name, text_columns, tables(files["train"], (label_column,)), path)
-    found = Source(task, inputs={part.name: file_digest(part) for parts in files.values() for part in parts})
+    labels = tables_of(_stretches(files["train"], (label_column,)))
+    found = Source(_own_task(name, text_columns, labels, path))
+    found.digests = {part.name: partial(file_digest, part) for parts in files.values() for part in parts}
     found.places = {split: str(parts[0]) for split, parts in files.items() if len(parts) == 1}
-    read: dict[str, Tables] = {split: partial(checked, found, split, partial(tables, parts)) for split, parts in files.items()}
+    columns = (*text_columns, label_column)
+    read: dict[str, Stretches] = {
+        split: partial(checked, found, split, partial(_stretches, parts, columns)) for split, parts in files.items()
+    }
     if "validation" not in read:
         whole = read["train"]
         read |= {split: partial(_part, whole, split, path) for split in ("train", "validation")}
@@ -50,21 +50,38 @@ def read_own(name: str, path: Path, text_columns: tuple[str, ...], label_column:
     return found
 
 
-def _part(whole: Tables, split: str, path: Path) -> Iterator[pa.Table]:
+def _stretches(paths: list[Path], columns: tuple[str, ...]) -> Iterator[Stretch]:
+    """The text columns under their own names, the last one as the label."""
+    names = [*columns[:-1], LABEL]
+    for path in paths:
+        for stretch in read_columns(path, columns):
+            yield Stretch(stretch.num_rows, partial(_renamed, stretch, names))
+
+
+def _renamed(stretch: Stretch, names: list[str]) -> Iterator[pa.Table]:
+    return (table.rename_columns(names) for table in stretch.tables())
+
+
+def _part(whole: Stretches, split: str, path: Path) -> Iterator[Stretch]:
     """What is left of the training rows, or what is held out of them: one of each ten, drawn; of the first ten the second."""
-    random, start, drawn, num_rows = Random(0), 0, 1, 0
-    for table in whole():
-        held_out = np.zeros(len(table), bool)
-        while drawn < start + len(table):
+    random, start, drawn = Random(0), 0, 1
+    for stretch in whole():
+        held_out = np.zeros(stretch.num_rows, bool)
+        while drawn < start + len(held_out):
             held_out[drawn - start] = True
             drawn = drawn - drawn % HELD_OUT + HELD_OUT + random.randrange(HELD_OUT)
-        start += len(table)
-        part = table.filter(pa.array(held_out if split == "validation" else ~held_out))
-        num_rows += len(part)
-        if len(part):
-            yield part
-    if not num_rows or start < 2:
+        start += len(held_out)
+        kept = held_out if split == "validation" else ~held_out
+        yield Stretch(int(kept.sum()), partial(_kept, stretch, kept))
+    if start < 2:
         raise UserError(f"{path} has {start} row: too few to hold some out for validation")
+
+
+def _kept(stretch: Stretch, kept: np.ndarray) -> Iterator[pa.Table]:
+    start = 0
+    for table in stretch.tables():
+        yield table.filter(pa.array(kept[start : start + len(table)]))
+        start += len(table)
 
 
 def _own_task(name: str, text_columns: tuple[str, ...], labels: Iterator[pa.Table], path: Path) -> Task:

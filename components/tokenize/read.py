@@ -14,7 +14,7 @@ from components.errors import UserError
 from components.tasks import UNLABELLED, Task, find_task
 from components.tokenize.files import ROWS_AT_ONCE, check_columns, column_names, find_split, read_columns, unquoted_rows
 from components.tokenize.own import read_own
-from components.tokenize.rows import LABEL, Source, Tables, checked, number_of, table_of
+from components.tokenize.rows import LABEL, Source, Stretch, Stretches, checked, number_of, table_of, tables_of
 from components.tokenize.sample import generate
 
 HUB_REPOSITORY = "nyu-mll/glue"
@@ -40,7 +40,7 @@ def read_source(
     found = Source(find_task(name))
     if source == "sample":
         rows = generate(found.task, num_sample_rows, seed)
-        raw: dict[str, Tables] = {split: partial(_generated, found.task, rows[split]) for split in rows}
+        raw: dict[str, Stretches] = {split: partial(_generated, found.task, rows[split]) for split in rows}
     elif source == "hub" or source.startswith("hub:"):
         raw = _read_hub(found, source.removeprefix("hub").removeprefix(":") or HUB_REPOSITORY)
     elif path.is_dir():
@@ -49,31 +49,31 @@ def read_source(
         raise UserError(f"{path} is a file: to use it as your own data give --text-columns and --label-column")
     else:
         raise UserError(f"no source '{source}': give a folder, a file, 'hub' or 'sample'")
-    found.splits = {split: partial(checked, found, split, tables) for split, tables in raw.items()}
+    found.splits = {split: partial(checked, found, split, stretches) for split, stretches in raw.items()}
     for split, lender in found.task.borrowed.items():
         with contextlib.suppress(UserError):  # most copies of MNLI come without the diagnostic set
             lent = read_source(lender, source, text_columns, label_column, skip_malformed_rows, num_sample_rows, seed)
             found.splits[split] = lent.splits["test"]
-            found.inputs |= lent.inputs
+            found.digests |= lent.digests
     return found
 
 
-def _generated(task: Task, rows: list[tuple[tuple[str, ...], float]]) -> Iterator[pa.Table]:
-    yield table_of(task, *zip(*rows, strict=True))
+def _generated(task: Task, rows: list[tuple[tuple[str, ...], float]]) -> Iterator[Stretch]:
+    yield Stretch(len(rows), lambda: [table_of(task, *zip(*rows, strict=True))])
 
 
 # --- GLUE, as files ---
 
 
-def _read_folder(found: Source, folder: Path, skip_malformed_rows: bool) -> dict[str, Tables]:
+def _read_folder(found: Source, folder: Path, skip_malformed_rows: bool) -> dict[str, Stretches]:
     task = found.task
     for base in (folder / task.name, folder / task.folder, folder):
         official = {split: [base / file] for split, file in task.files.items() if (base / file).is_file()}
         files = official or {split: paths for split in task.files if (paths := find_split(base, split))}
         if files:
             found.places = {split: str(paths[0]) for split, paths in files.items() if len(paths) == 1}
-            found.inputs = {
-                path.relative_to(folder).as_posix(): file_digest(path) for paths in files.values() for path in paths
+            found.digests = {
+                path.relative_to(folder).as_posix(): partial(file_digest, path) for paths in files.values() for path in paths
             }
             if official:
                 return {
@@ -86,7 +86,7 @@ def _read_folder(found: Source, folder: Path, skip_malformed_rows: bool) -> dict
     )
 
 
-def _read_official(found: Source, split: str, path: Path, skip_malformed_rows: bool) -> Iterator[pa.Table]:
+def _read_official(found: Source, split: str, path: Path, skip_malformed_rows: bool) -> Iterator[Stretch]:
     """One of GLUE's own TSV files: with a header line, but for CoLA's labelled ones."""
     task = found.task
     text_names = task.official_text or task.text_columns
@@ -97,24 +97,27 @@ def _read_official(found: Source, split: str, path: Path, skip_malformed_rows: b
     check_columns(path, wanted, header)
     positions = [header.index(name) for name in wanted]
     known: dict[str, float] = {} if labelled else {"": UNLABELLED}
-    while part := list(itertools.islice(rows, ROWS_AT_ONCE)):
+
+    def tables(part: list[tuple[int, list[str]]]) -> Iterator[pa.Table]:
         texts, labels = [], []
         for line, row in part:
-            if len(row) == len(header):
-                texts.append(tuple(row[position] for position in positions[: len(text_names)]))
-                label = row[positions[-1]] if labelled else ""
-                if label not in known:
-                    known[label] = number_of(task, label, f"{path}:{line}")
-                labels.append(known[label])
-            elif skip_malformed_rows:
-                found.num_skipped += 1
-            else:
+            if len(row) != len(header):
                 mend = "mend the line or pass --skip-malformed-rows"
                 raise UserError(f"{path}:{line}: {len(row)} fields instead of {len(header)}: {mend}")
+            texts.append(tuple(row[position] for position in positions[: len(text_names)]))
+            label = row[positions[-1]] if labelled else ""
+            if label not in known:
+                known[label] = number_of(task, label, f"{path}:{line}")
+            labels.append(known[label])
         yield table_of(task, texts, labels)
 
+    while part := list(itertools.islice(rows, ROWS_AT_ONCE)):
+        whole = [(line, row) for line, row in part if len(row) == len(header)] if skip_malformed_rows else part
+        found.num_skipped += len(part) - len(whole)
+        yield Stretch(len(whole), partial(tables, whole))
 
-def _read_parts(task: Task, split: str, paths: Sequence[Path]) -> Iterator[pa.Table]:
+
+def _read_parts(task: Task, split: str, paths: Sequence[Path]) -> Iterator[Stretch]:
     """Parquet or CSV in the Hugging Face schema; a test split may be without labels."""
     has_labels = not split.startswith("test") or LABEL in column_names(paths[0])
     columns = [*task.text_columns, LABEL] if has_labels else list(task.text_columns)
@@ -124,7 +127,7 @@ def _read_parts(task: Task, split: str, paths: Sequence[Path]) -> Iterator[pa.Ta
 # --- the hub ---
 
 
-def _read_hub(found: Source, repository: str) -> dict[str, Tables]:
+def _read_hub(found: Source, repository: str) -> dict[str, Stretches]:
     import datasets  # seconds to import: only where it is used
 
     task = found.task
@@ -137,19 +140,23 @@ def _read_hub(found: Source, repository: str) -> dict[str, Tables]:
 
     columns = [*task.text_columns, LABEL]
 
-    def tables(split: str) -> Iterator[pa.Table]:
-        return (table.select(columns) for table in loaded[split].with_format("arrow").iter(ROWS_AT_ONCE))
+    def rows(split: str, start: int) -> Iterator[pa.Table]:
+        yield loaded[split].with_format("arrow")[start : start + ROWS_AT_ONCE].select(columns)
+
+    def stretches(split: str) -> Iterator[Stretch]:
+        for start in range(0, len(loaded[split]), ROWS_AT_ONCE):
+            yield Stretch(min(ROWS_AT_ONCE, len(loaded[split]) - start), partial(rows, split, start))
 
     there = [split for split in task.files if split in loaded]
     for split in there:
-        found.inputs[f"{repository}/{task.name}/{split}"] = _content_digest(tables(split))
-    return {split: partial(tables, split) for split in there}
+        found.digests[f"{repository}/{task.name}/{split}"] = partial(_content_digest, partial(stretches, split))
+    return {split: partial(stretches, split) for split in there}
 
 
-def _content_digest(tables: Iterator[pa.Table]) -> str:
+def _content_digest(stretches: Stretches) -> str:
     """sha256 of the rows, in Arrow's stream format."""
     digest = hashlib.sha256()
-    for table in tables:
+    for table in tables_of(stretches()):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())

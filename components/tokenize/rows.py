@@ -1,12 +1,14 @@
 """What every source ends as: {split: tables of the text columns, `label` and `idx`}, checked as they are read.
 
 Labels are int64 class numbers or float32 scores, -1 where a split has none (the Hugging Face convention). Nothing is read
-whole: a source may be larger than the memory.
+whole: a source may be larger than the memory. Nor need all of it be read: where several share the work, each passes over what
+is not its own.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +18,18 @@ from components.tasks import UNLABELLED, Task
 
 LABEL = "label"
 
-Tables = Callable[[], Iterator[pa.Table]]
-"""Reads a split from its first row on at every call, in tables of some thousand rows.
 
-Raises UserError at the first row that does not fit; it names the file and the line.
-"""
+@dataclass(frozen=True)
+class Stretch:
+    """Rows that follow one another in a split: a row group of Parquet, or some thousand rows of text. Read when asked."""
+
+    num_rows: int
+    tables: Callable[[], Iterable[pa.Table]]
+    """In tables of some thousand rows. Raises UserError at the first row that does not fit; it names the file and the line."""
+
+
+Stretches = Callable[[], Iterator[Stretch]]
+"""A split from its first row on, at every call."""
 
 
 @dataclass
@@ -28,13 +37,22 @@ class Source:
     """The splits of a task, and what they are read from."""
 
     task: Task
-    splits: dict[str, Tables] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    """File -> sha256."""
+    splits: dict[str, Stretches] = field(default_factory=dict)
+    digests: dict[str, Callable[[], str]] = field(default_factory=dict)
+    """File -> what finds its sha256, for which all of it is read."""
     places: dict[str, str] = field(default_factory=dict)
     """Split -> how to name it to the user."""
     num_skipped: int = 0
     """Malformed rows left out so far, on request."""
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """File -> sha256."""
+        return {name: digest() for name, digest in self.digests.items()}
+
+
+def tables_of(stretches: Iterable[Stretch]) -> Iterator[pa.Table]:
+    return (table for stretch in stretches for table in stretch.tables())
 
 
 def table_of(task: Task, texts: Sequence[Sequence[str]], labels: Sequence[float]) -> pa.Table:
@@ -42,13 +60,20 @@ def table_of(task: Task, texts: Sequence[Sequence[str]], labels: Sequence[float]
     return pa.table({**dict(zip(task.text_columns, columns, strict=True)), "label": labels})
 
 
-def checked(found: Source, split: str, tables: Tables) -> Iterator[pa.Table]:
-    """The tables with labels as numbers and `idx`, the row number; UserError for the first row that does not fit."""
-    task = found.task
-    where = found.places.get(split, f"the {split} split of '{task.name}'")
-    kind = pa.float32() if task.is_regression else pa.int64()
+def checked(found: Source, split: str, stretches: Stretches) -> Iterator[Stretch]:
+    """The rows with labels as numbers and `idx`, the row number; UserError for the first row that does not fit."""
+    where = found.places.get(split, f"the {split} split of '{found.task.name}'")
     start = 0
-    for table in tables():
+    for stretch in stretches():
+        yield Stretch(stretch.num_rows, partial(_checked, found.task, split, stretch, where, start))
+        start += stretch.num_rows
+    if not start:
+        raise UserError(f"{where}: no rows, the {split} split is empty")
+
+
+def _checked(task: Task, split: str, stretch: Stretch, where: str, start: int) -> Iterator[pa.Table]:
+    kind = pa.float32() if task.is_regression else pa.int64()
+    for table in stretch.tables():
         if not len(table):
             continue
         for column in task.text_columns:
@@ -62,8 +87,6 @@ def checked(found: Source, split: str, tables: Tables) -> Iterator[pa.Table]:
         rows = pa.array(np.arange(start, start + len(table), dtype=np.int32))
         yield pa.table({**texts, LABEL: pa.array(labels, kind), "idx": rows})
         start += len(table)
-    if not start:
-        raise UserError(f"{where}: no rows, the {split} split is empty")
 
 
 def _labels(task: Task, split: str, table: pa.Table, where: str, start: int) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Texts in, Parquet out: one file per split, ready to train on, with the tokenizer beside it."""
 
+import itertools
 import json
 from array import array
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +20,11 @@ from components.errors import UserError
 from components.models import files_digest, load_tokenizer, model_origin, tokenizer_files
 from components.parameters import documented
 from components.tasks import UNLABELLED, Task
-from components.tokenize.digest import RowsDigest
+from components.tokenize.counts import Counts, name_and_add, show
+from components.tokenize.digest import BLOCK_ROWS, RowsDigest
 from components.tokenize.read import read_source
-from components.tokenize.rows import Source, Tables
-from components.tokenize.shards import ShardWriter
+from components.tokenize.rows import Source, tables_of
+from components.tokenize.shards import ShardWriter, shard_name, share
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -31,9 +34,11 @@ STATISTICS = "statistics.json"
 TOKENIZER = "tokenizer"
 EXAMPLES = "examples.json"
 OF_THE_SOURCE = ("source", "text_columns", "label_column", "skip_malformed_rows", "num_sample_rows", "seed")
+OF_A_PART = ("part", "num_parts")
+PART = "tokenize --part"
+"""A part is no tokenized task: the stages that want one refuse it by this name."""
 NUM_EXAMPLES = 5
 ROWS_AT_ONCE = 500
-QUANTILES = {"median_length": 0.5, "p95_length": 0.95, "p99_length": 0.99}
 
 
 @documented
@@ -50,12 +55,16 @@ def tokenize(
     shard_rows: int = parameters.shard_rows,
     num_sample_rows: int = parameters.num_sample_rows,
     seed: int = parameters.seed,
+    part: int = parameters.part,
+    num_parts: int = parameters.num_parts,
+    source_files: Path | None = parameters.source_files,
 ) -> Manifest:
     """Tokenize a GLUE task, or your own data, to Parquet.
 
     Writes SPLIT.parquet (zstd; input_ids: list<int32>, token_type_ids where the model has them, label, idx) for each split, or
     SPLIT-00000-of-00003.parquet and so on where it is large; tokenizer/, task.json (labels and metrics), statistics.json
-    (lengths, labels, what was cut), examples.json and manifest.json.
+    (lengths, labels, what was cut), examples.json and manifest.json. With num_parts, writes one part of that, for
+    components.tokenize.merge.
     """
     artifact, found = plan(dict(locals()))
     if manifest := artifact.cached():
@@ -63,23 +72,26 @@ def tokenize(
     tokenizer = load_tokenizer(model)
     if max_length > tokenizer.model_max_length:
         raise UserError(f"max_length is {max_length}, but {model} takes at most {tokenizer.model_max_length} tokens")
+    backend: Tokenizer = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend.no_padding()
+    backend.enable_truncation(max_length)
     with artifact.building() as folder:
-        statistics: dict[str, Any] = {"source_files": found.inputs, "splits": {}}
-        for split, tables in found.splits.items():
-            numbers = _write_split(folder, split, tables, tokenizer, found.task, max_length, shard_rows)
-            statistics["splits"][split] = numbers
-        statistics["skipped_rows"] = found.num_skipped
+        counts: dict[str, dict[int, Counts]] = {}
+        for split, stretches in found.splits.items():
+            shards = share(stretches(), shard_rows, part, num_parts or 1)
+            counts[split] = dict(_write_shards(folder, split, shards, tokenizer, found.task, max_length))
+        splits = counts if num_parts else name_and_add(folder, found.task, counts)
+        statistics = {"source_files": found.inputs, "splits": splits, "skipped_rows": found.num_skipped}
         tokenizer.model_max_length = max_length  # so that whoever uses it later cuts where we did
         tokenizer.save_pretrained(folder / TOKENIZER)
         found.task.write(folder)
         (folder / EXAMPLES).write_text(json.dumps(_examples(found), indent=1) + "\n")
-        (folder / STATISTICS).write_text(json.dumps(statistics, indent=1) + "\n")
-    for split, numbers in statistics["splits"].items():
-        print(
-            f"{split}: {numbers['rows']} rows, {numbers['tokens']} tokens, "
-            f"{numbers['mean_length']:.1f} a row, longest {numbers['max_length']}, {numbers['truncated']} cut",
-            flush=True,
-        )
+        (folder / STATISTICS).write_text(json.dumps(statistics, indent=1, default=asdict) + "\n")
+    if num_parts:
+        files = ", ".join(f"{len(shards)} of {split}" for split, shards in counts.items())
+        print(f"part {part} of {num_parts}, counted from 0: files {files}", flush=True)
+    else:
+        show(splits)
     return artifact.manifest()
 
 
@@ -89,10 +101,18 @@ def plan(arguments: dict[str, Any]) -> tuple[Artifact, Source]:
         raise UserError(f"max_length is {arguments['max_length']}: give at least 8 tokens")
     if arguments["shard_rows"] < 1:
         raise UserError(f"shard_rows is {arguments['shard_rows']}: give 1 or more")
-    parameters = {name: value for name, value in arguments.items() if name != "output_dir"}
+    part, num_parts = arguments.get("part", 0), arguments.get("num_parts", 0)
+    if num_parts < 0 or not 0 <= part < (num_parts or 1):
+        raise UserError(f"part {part} of {num_parts}: parts are counted from 0")
+    if num_parts and arguments["shard_rows"] % BLOCK_ROWS:
+        raise UserError(f"shard_rows is {arguments['shard_rows']}: to tokenize in parts give a multiple of {BLOCK_ROWS}")
+    undecisive = ("output_dir", "source_files", *(() if num_parts else OF_A_PART))
+    parameters = {name: value for name, value in arguments.items() if name not in undecisive}
     found = read_source(parameters["task"], **{name: parameters[name] for name in OF_THE_SOURCE})
     if parameters["source"] != "sample":
         del parameters["num_sample_rows"], parameters["seed"]
+    if source_files := arguments.get("source_files"):
+        found.inputs = _known(found, source_files)
     files = tokenizer_files(parameters["model"])
     inputs = {"source": combined_digest(found.inputs), "tokenizer": files_digest(parameters["model"], files)}
     path = Path(parameters["source"])
@@ -100,7 +120,7 @@ def plan(arguments: dict[str, Any]) -> tuple[Artifact, Source]:
         "source": {"uri": str(path.resolve()) if path.exists() else parameters["source"], "files": found.inputs},
         "tokenizer": model_origin(parameters["model"], files),
     }
-    return Artifact(arguments["output_dir"], "tokenize", parameters, inputs, origins), found
+    return Artifact(arguments["output_dir"], PART if num_parts else "tokenize", parameters, inputs, origins), found
 
 
 def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -110,28 +130,48 @@ def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
     return combined_digest({"tokenizer": json.dumps(kept, sort_keys=True)})
 
 
-def _write_split(
+def _known(found: Source, source_files: Path) -> dict[str, str]:
+    """The digests that somebody has found before."""
+    try:
+        known: dict[str, str] = json.loads(source_files.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {source_files}: {error}") from None
+    if set(known) != set(found.digests):
+        raise UserError(f"{source_files} names other files than the source has: leave it out or make it again")
+    return known
+
+
+def _write_shards(
     folder: Path,
     split: str,
-    tables: Tables,
+    shards: Iterator[tuple[int, pa.Table]],
     tokenizer: "PreTrainedTokenizerBase",
     task: Task,
     max_length: int,
-    shard_rows: int,
-) -> dict[str, Any]:
-    """Tokenize one split to files in `folder`. Returns its rows, tokens, lengths, label counts, rows cut and digest."""
+) -> Iterator[tuple[int, Counts]]:
+    """Tokenize rows of a split to a file in `folder` for each shard."""
+    with tqdm(desc=f"tokenize {split}", unit=" rows", disable=None) as bar:
+        for shard, rows in itertools.groupby(shards, key=lambda it: it[0]):
+            tables = (table for _, table in rows)
+            yield shard, _write_shard(folder / shard_name(split, shard), tables, tokenizer, task, max_length, bar)
+
+
+def _write_shard(
+    path: Path,
+    tables: Iterator[pa.Table],
+    tokenizer: "PreTrainedTokenizerBase",
+    task: Task,
+    max_length: int,
+    bar: "tqdm[Any]",
+) -> Counts:
     names: list[str] = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
     label = pa.float32() if task.is_regression else pa.int64()
     schema = pa.schema([*((name, pa.list_(pa.int32())) for name in names), ("label", label), ("idx", pa.int32())])
     histogram, num_truncated = np.zeros(max_length + 1, np.int64), 0
     labels = np.zeros(len(task.label_names) + 1, np.int64)  # first of the rows without one
     digest = RowsDigest(task)
-    with (
-        ShardWriter(folder, split, schema, shard_rows) as writer,
-        tqdm(desc=f"tokenize {split}", unit=" rows", disable=None) as bar,
-    ):
-        encoded = _encoded(tables(), tokenizer.backend_tokenizer, task, max_length)
-        for batch, encodings in encoded:
+    with ShardWriter(path, schema) as writer:
+        for batch, encodings in _encoded(tables, tokenizer.backend_tokenizer, task):
             ids = _ragged([encoding.ids for encoding in encodings])
             columns = {"input_ids": ids, "label": batch["label"], "idx": batch["idx"]}
             if len(names) > 1 and any(encodings[0].type_ids):
@@ -147,17 +187,11 @@ def _write_split(
             if not task.is_regression:
                 labels += np.bincount(batch["label"].to_numpy() - UNLABELLED, minlength=len(labels))
             bar.update(len(batch))
-    named = zip(("unlabelled", *task.label_names), labels.tolist(), strict=True)
-    counts = {name: count for name, count in named if count}
-    return {**_length_statistics(histogram), "truncated": num_truncated, "labels": counts, "digest": digest.hexdigest()}
+    return Counts(histogram.tolist(), num_truncated, labels.tolist(), digest.blocks())
 
 
-def _encoded(
-    tables: Iterator[pa.Table], tokenizer: "Tokenizer", task: Task, max_length: int
-) -> Iterator[tuple[pa.Table, list["Encoding"]]]:
+def _encoded(tables: Iterator[pa.Table], tokenizer: "Tokenizer", task: Task) -> Iterator[tuple[pa.Table, list["Encoding"]]]:
     """Rows and their encodings, in order. The tokenizer has all cores and works ahead: it needs no Python while it does."""
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
 
     def encode(batch: pa.Table) -> list["Encoding"]:
         texts = [batch[column].to_pylist() for column in task.text_columns]
@@ -188,22 +222,5 @@ def _ragged(rows: list[list[int]]) -> pa.ListArray:
 def _examples(found: Source) -> dict[str, Any]:
     """The first rows of the first validation split (or the only split) as raw text, for whoever wants to see or try some."""
     split = min(found.splits, key=lambda name: (not name.startswith("validation"), name))
-    rows = next(found.splits[split]()).slice(0, NUM_EXAMPLES).select(list(found.task.text_columns)).to_pylist()
-    return {"split": split, "rows": rows}
-
-
-def _length_statistics(histogram: np.ndarray) -> dict[str, Any]:
-    """histogram: (longest + 1,) rows of each length."""
-    below = histogram.cumsum()
-    rows = int(below[-1])
-    tokens = int(histogram @ np.arange(len(histogram)))
-    quantiles = {name: int(np.searchsorted(below, share * rows)) for name, share in QUANTILES.items()}
-    longest = int(np.flatnonzero(histogram)[-1])
-    return {
-        "rows": rows,
-        "tokens": tokens,
-        "mean_length": tokens / rows,
-        **quantiles,
-        "max_length": longest,
-        "histogram": histogram[: longest + 1].tolist(),
-    }
+    first = next(table for table in tables_of(found.splits[split]()) if len(table))
+    return {"split": split, "rows": first.slice(0, NUM_EXAMPLES).select(list(found.task.text_columns)).to_pylist()}

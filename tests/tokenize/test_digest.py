@@ -4,7 +4,8 @@ import pyarrow as pa
 import pytest
 
 from components.tasks import TASKS
-from components.tokenize.digest import RowsDigest
+from components.tokenize import digest as module
+from components.tokenize.digest import RowsDigest, joined
 
 ROWS: dict[str, list[Any]] = {
     "sentence1": ["a dog ran .", "", "naïve", "one two", "x"],
@@ -17,7 +18,7 @@ def digest(*tables: pa.Table) -> str:
     made = RowsDigest(TASKS["rte"])
     for table in tables:
         made.update(table)
-    return made.hexdigest()
+    return joined(made.blocks())
 
 
 @pytest.mark.parametrize("cuts", [(5,), (1, 4), (2, 1, 2), (1, 1, 1, 1, 1)])
@@ -30,6 +31,17 @@ def test_how_the_rows_come_changes_nothing(cuts: tuple[int, ...], text: pa.DataT
         start += size
     assert digest(*tables) == digest(pa.table(ROWS))
     assert digest(pa.concat_tables(tables)) == digest(pa.table(ROWS))
+
+
+def test_whole_blocks_may_be_digested_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK_ROWS", 2)
+    blocks = []
+    for start, count in ((0, 2), (2, 3)):
+        made = RowsDigest(TASKS["rte"])
+        made.update(pa.table(ROWS).slice(start, count))
+        blocks += made.blocks()
+    assert len(blocks) == 3
+    assert joined(blocks) == digest(pa.table(ROWS)) == digest(*(pa.table(ROWS).slice(row, 1) for row in range(5)))
 
 
 @pytest.mark.parametrize("column", ["sentence1", "sentence2", "label"])

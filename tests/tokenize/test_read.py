@@ -12,7 +12,7 @@ from components.errors import UserError
 from components.tasks import TASKS, UNLABELLED
 from components.tokenize import files
 from components.tokenize.read import read_source
-from components.tokenize.rows import Source
+from components.tokenize.rows import Source, tables_of
 
 
 def read(
@@ -26,7 +26,7 @@ def read(
 
 
 def whole(found: Source, split: str) -> pa.Table:
-    return pa.concat_tables(found.splits[split]()).combine_chunks()
+    return pa.concat_tables(tables_of(found.splits[split]())).combine_chunks()
 
 
 def write(path: Path, *lines: str) -> Path:
