@@ -35,7 +35,7 @@ lint: $(READY) ## lint and type-check
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-compile: $(READY) ## build/adapt.yaml, build/suite.yaml and build/components/*.yaml for Kubeflow
+compile: $(READY) ## build/adapt.yaml, adapt-in-parts.yaml, suite.yaml and components/*.yaml for Kubeflow
 	$(BIN)/python pipelines/compile.py
 
 parity: $(READY) ## plain fine-tuning against the Hugging Face Trainer on SST-2 (an hour; GLUE_DIR says where the data is)

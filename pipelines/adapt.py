@@ -1,6 +1,7 @@
 """The whole product: tokenize → train → evaluate → register → promote."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import Artifact
@@ -12,6 +13,7 @@ from components.promote.component import promote
 from components.register.component import register
 from components.tokenize.component import tokenize
 from components.train.component import train
+from pipelines.forwarding import forwarding_to
 
 
 class Outputs(NamedTuple):
@@ -21,9 +23,8 @@ class Outputs(NamedTuple):
     evaluation: Artifact
 
 
-@dsl.pipeline(name="adapt")
-@documented
-def adapt(
+def stages(
+    tokenize: Callable[..., dsl.PipelineTask],
     task: str,
     source: str,
     model: str,
@@ -77,12 +78,7 @@ def adapt(
     experiment: str = parameters.experiment,
     tracking_uri: str = parameters.tracking_uri,
 ) -> Outputs:
-    """Adapt a pre-trained transformer to a GLUE task, or your own data, and register it in MLflow.
-
-    tokenize: the texts to Parquet. train: fine-tune, with ScaLA or without. evaluate: GLUE's metrics, and a report. register: a
-    model version in MLflow that answers raw text, and what the gate says of it. promote: it becomes champion, where it is not
-    worse than the champion on the same examples.
-    """
+    """The pipeline's steps. `tokenize` is the first of them: a component, or a pipeline that has its outputs."""
     run = {
         "experiment": experiment,
         "tracking_uri": tracking_uri,
@@ -170,3 +166,16 @@ def adapt(
         gate=registered.outputs["gate"],
         evaluation=evaluated.outputs["evaluation"],
     )
+
+
+@dsl.pipeline(name="adapt")
+@documented
+@forwarding_to(stages, "tokenize")
+def adapt(**forwarded: Any) -> Outputs:
+    """Adapt a pre-trained transformer to a GLUE task, or your own data, and register it in MLflow.
+
+    tokenize: the texts to Parquet. train: fine-tune, with ScaLA or without. evaluate: GLUE's metrics, and a report. register: a
+    model version in MLflow that answers raw text, and what the gate says of it. promote: it becomes champion, where it is not
+    worse than the champion on the same examples.
+    """
+    return stages(tokenize, **forwarded)

@@ -1,4 +1,4 @@
-"""Write build/adapt.yaml and build/suite.yaml, and each component by itself for use in other pipelines.
+"""Write build/PIPELINE.yaml for each pipeline, and each component by itself for use in other pipelines.
 
 python pipelines/compile.py [--output-dir build]
 """
@@ -12,13 +12,19 @@ from components.evaluate.component import evaluate
 from components.promote.component import promote
 from components.register.component import register
 from components.suite import component as collect
+from components.tokenize import parts
 from components.tokenize.component import tokenize
 from components.train.component import train
 from pipelines.adapt import adapt
+from pipelines.in_parts import adapt_in_parts
 from pipelines.suite import suite
 
-PIPELINES = (adapt, suite)
-COMPONENTS = (tokenize, train, evaluate, register, promote, collect.runs, collect.suite)
+PIPELINES = (adapt, adapt_in_parts, suite)
+COMPONENTS = (
+    *(tokenize, parts.plan_parts, parts.tokenize_part, parts.merge_parts),
+    *(train, evaluate, register, promote),
+    *(collect.runs, collect.suite),
+)
 
 
 def compile_all(*, output_dir: Path = Path("build")) -> list[Path]:

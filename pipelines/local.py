@@ -25,9 +25,10 @@ from components.evaluate.stage import METRICS, REPORT, scored
 from components.suite.stage import PAGE, SUBMISSION, TEXT, runs
 from pipelines.adapt import adapt
 from pipelines.console import Terminal, stages_only
+from pipelines.in_parts import adapt_in_parts
 from pipelines.suite import suite
 
-PIPELINES: dict[str, GraphComponent] = {"adapt": adapt, "suite": suite}
+PIPELINES: dict[str, GraphComponent] = {it.pipeline_func.__name__: it for it in (adapt, adapt_in_parts, suite)}
 LISTS = ("--tasks", "--seeds")
 NAME = "python -m pipelines.local"
 LOG = "run.log"
@@ -35,8 +36,8 @@ LOG = "run.log"
 app = cyclopts.App(name=NAME, help=__doc__, version_flags=[], help_format="plaintext")
 app.default_parameter = cyclopts.Parameter(consume_multiple=True, negative_iterable=())
 app.meta.group_parameters = cyclopts.Group("Where", sort_key=0)
-for pipeline_name, pipeline in PIPELINES.items():
-    app.command(pipeline.pipeline_func, name=pipeline_name)
+for pipeline in PIPELINES.values():
+    app.command(pipeline.pipeline_func, name=pipeline.name)
 
 
 @app.meta.default
@@ -69,10 +70,8 @@ def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
     Raises:
         StageError: as the stage that failed raised it.
     """
-    iterations: list[str] = []
-    if "tasks" in arguments:  # what cannot be run is refused before there is a folder
-        iterations = [f"{it['glue_task']}, seed {it['seed']}" for it in runs(arguments["tasks"], arguments["seeds"])]
-    folder = runs_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    iterations = _iterations(arguments)  # what cannot be run is refused before there is a folder
+    folder = runs_dir / f"{PIPELINES[name].name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     tracking_uri = _tracking_uri(arguments["tracking_uri"], runs_dir)
     os.environ |= {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ.pop("MLFLOW_RUN_ID", None)  # not a run that Kubeflow opened for one of our tasks
@@ -88,7 +87,7 @@ def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
             raise errors.FailedError(f"the run failed: see {folder / LOG}") from None
         errors.reraise(records[0])
     print(
-        *(_of_suite(folder) if iterations else _of_adapt(folder, task.outputs, arguments["alias"])),
+        *(_of_suite(folder) if "tasks" in arguments else _of_adapt(folder, task.outputs, arguments["alias"])),
         f"outputs    {folder} (log: {LOG})",
         f"MLflow     {_ui_command(tracking_uri)}",
         sep="\n",
@@ -116,6 +115,13 @@ def one_at_a_time(pipeline: GraphComponent) -> None:
         for task in component.dag.tasks.values():
             if task.WhichOneof("iterator"):
                 task.iterator_policy.parallelism_limit = 1
+
+
+def _iterations(arguments: dict[str, Any]) -> list[str]:
+    """What the iterations of the pipeline's loop are called."""
+    if "tasks" in arguments:
+        return [f"{it['glue_task']}, seed {it['seed']}" for it in runs(arguments["tasks"], arguments["seeds"])]
+    return [f"part {part}" for part in range(arguments.get("num_parts", 0))]
 
 
 def _of_adapt(folder: Path, outputs: dict[str, Any], alias: str) -> list[str]:

@@ -1,8 +1,5 @@
 """GLUE as a whole: `adapt` for every task with every seed, then one table and the zip for GLUE's server."""
 
-import functools
-import inspect
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kfp import dsl
@@ -12,6 +9,7 @@ from components import parameters
 from components.parameters import documented
 from components.suite import component
 from pipelines.adapt import adapt
+from pipelines.forwarding import forwarding_to
 
 OF_EACH_RUN = ("task", "seed")
 OF_OWN_DATA = ("text_columns", "label_column", "name")  # GLUE's tasks have theirs, and a registered model is of one task
@@ -22,28 +20,9 @@ class Outputs(NamedTuple):
     glue: Artifact
 
 
-def forwarding_to_adapt(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give `function`, in place of its last argument, `**forwarded`, the parameters of adapt that a suite leaves to the user.
-
-    KFP and the command line read a signature: this writes it, with adapt's names, types and defaults.
-    """
-    own = list(inspect.signature(function).parameters.values())[:-1]
-    taken = {*OF_EACH_RUN, *OF_OWN_DATA, *(parameter.name for parameter in own)}
-    others = [it for it in inspect.signature(adapt.pipeline_func).parameters.values() if it.name not in taken]
-    signature = inspect.signature(function).replace(parameters=[*own, *others])
-
-    @functools.wraps(function)
-    def forwarding(*values: Any) -> Any:
-        return function(**dict(zip(signature.parameters, values, strict=True)))
-
-    forwarding.__signature__ = signature  # type: ignore[attr-defined]
-    forwarding.__annotations__ = {it.name: it.annotation for it in (*own, *others)} | {"return": signature.return_annotation}
-    return forwarding
-
-
 @dsl.pipeline(name="suite")
 @documented
-@forwarding_to_adapt
+@forwarding_to(adapt.pipeline_func, *OF_EACH_RUN, *OF_OWN_DATA)
 def suite(
     source: str,
     model: str,

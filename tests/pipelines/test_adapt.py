@@ -76,9 +76,10 @@ def test_every_pipeline_parameter_reaches_a_stage_under_its_own_name(compiled: d
 
 def test_every_stage_argument_is_a_parameter_of_the_pipeline() -> None:
     directories = {"data_dir", "model_dir", "evaluation_dir", "output_dir", "model_uri"}
+    in_parts = {"part", "num_parts", "source_files"}
     offered = set(inspect.signature(adapt.pipeline_func).parameters)
     for stage in STAGES:
-        assert set(inspect.signature(stage_function(stage)).parameters) - directories <= offered
+        assert set(inspect.signature(stage_function(stage)).parameters) - directories - in_parts <= offered
 
 
 def test_a_default_is_the_same_at_every_hop() -> None:
@@ -89,7 +90,7 @@ def test_a_default_is_the_same_at_every_hop() -> None:
     source = "".join(Path(f"components/{stage}/{file}.py").read_text() for stage in STAGES for file in ("stage", "component"))
     source += Path("pipelines/adapt.py").read_text()
     for node in ast.walk(ast.parse(source.replace("from __future__", "#"))):
-        if isinstance(node, ast.FunctionDef) and node.name in (*STAGES, "adapt"):
+        if isinstance(node, ast.FunctionDef) and node.name in (*STAGES, "stages"):
             for default in (*node.args.defaults, *filter(None, node.args.kw_defaults)):
                 assert isinstance(default, ast.Attribute), f"{node.name} has a default of its own in line {default.lineno}"
 
