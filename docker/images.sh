@@ -1,6 +1,7 @@
 #!/bin/sh
 # docker/images.sh build|push, with docker, podman or buildah, whichever is there and works.
-# REGISTRY, BASE_IMAGE, TORCH_INDEX and IMAGES may be set; `make images` and `make push` do that.
+# REGISTRY, BASE_IMAGE, TORCH_INDEX and IMAGES may be set; `make images` and `make push` do that. So may TOOL, BUILD_FLAGS and
+# PUSH_FLAGS, for what is special about yours: a proxy's certificate to mount, a registry without TLS.
 set -eu
 cd "$(dirname "$0")/.."
 registry=${REGISTRY:-localhost:5000}
@@ -29,7 +30,8 @@ for image in ${IMAGES:-stage train mlflow}; do
       docker push "$name"
       docker inspect --format '{{index .RepoDigests 0}}' "$name" | sed 's/.*@//' >"build/$image.digest"
     else
-      "$TOOL" push --digestfile "build/$image.digest" "$name"
+      # shellcheck disable=SC2086
+      "$TOOL" push --digestfile "build/$image.digest" ${PUSH_FLAGS:-} "$name"
     fi
     echo "$registry/adapt-python-$image@$(cat "build/$image.digest")" ;;
   esac

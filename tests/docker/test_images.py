@@ -86,7 +86,7 @@ def test_the_stages_run_in_their_images(image_path: Callable[[str], Path], tmp_p
         stage("train", "evaluate", "--model-dir", model, "--data-dir", data, "--output-dir", evaluation)
         stage("stage", "suite", "--evaluation-dirs", evaluation, "--output-dir", tmp_path / "glue")
         stage("train", "register", "--model-dir", model, "--evaluation-dir", evaluation, "--name", "imaged",
-              "--auto-promote", "False", "--champion-margin", 1)  # fmt: skip
+              "--no-auto-promote")  # fmt: skip
         done = run_in(
             image_path("stage"), "-m", "components.promote", "--model-uri", "models:/imaged/1", MLFLOW_TRACKING_URI=uri
         )
