@@ -277,7 +277,7 @@ def test_what_kubeflow_does_not_say_the_log_of_the_failed_pod_does(
     cluster.answers["GET", pods] = (200, {"items": [made]})
     log = "train: 4 ranks\nerror: s3://glue does not answer\nF1120 main.go:61] failed to execute component: exit status 75\n"
     monkeypatch.setattr(cluster, "of_pod", lambda method, name: (200, log))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(cluster.config))
+    monkeypatch.setenv("KUBECONFIG", str(cluster.config))
     kubeflow.course = looks(("FAILED", [task("train", "FAILED", 2)]))
     with cluster.running(), pytest.raises(TryAgainError, match=r"^train: s3://glue does not answer: see http"):
         submit(*ADAPT, "--wait")
