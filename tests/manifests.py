@@ -81,3 +81,15 @@ def _of_container(container: dict[str, Any], own: dict[str, Any], effective: dic
         "probe host": any(hook.get(kind, {}).get("host") for hook in hooks for kind in ("httpGet", "tcpSocket")),
     }
     yield from (name for name, is_wrong in wrong.items() if is_wrong)
+
+
+def granted() -> set[tuple[str, str, str]]:
+    """(API group, resource, verb) of all that the Role lets the steps' service account do."""
+    (role,) = (document for document in written() if document["kind"] == "Role")
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }

@@ -1,20 +1,8 @@
 """What the Role grants."""
 
-from manifests import written
+from manifests import granted, written
 
 NEVER = {"secrets", "configmaps", "roles", "rolebindings", "serviceaccounts", "pods/exec", "*"}
-
-
-def granted() -> set[tuple[str, str, str]]:
-    """(API group, resource, verb) of all that the Role lets the steps' service account do."""
-    (role,) = (document for document in written() if document["kind"] == "Role")
-    return {
-        (group, resource, verb)
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
 
 
 def test_the_role_grants_jobs_and_a_look_at_their_pods_and_nothing_else() -> None:
