@@ -72,7 +72,7 @@ def for_cluster(
     spec.CopyFrom(with_clean_up(component).pipeline_spec)
     set_images(spec, images)
     set_retries(spec, "train")
-    return spec, platform_of(spec, tuple(image_pull_secrets))
+    return spec, platform_of(spec, image_pull_secrets)
 
 
 def check_images(*images: str) -> None:
