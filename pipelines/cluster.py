@@ -76,14 +76,13 @@ def set_retries(spec: PipelineSpec, component: str) -> None:
 def platform_of(spec: PipelineSpec, image_pull_secrets: Sequence[str]) -> PlatformSpec:
     """The same settings for every step, those of nested pipelines included."""
     platform = PlatformSpec()
-    executors = platform.platforms["kubernetes"].deployment_spec.executors
+    executors, settings = platform.platforms["kubernetes"].deployment_spec.executors, _settings(image_pull_secrets)
     for name in spec.deployment_spec["executors"]:
-        executors[name].update(_settings(image_pull_secrets))
+        executors[name].update(settings)
     return platform
 
 
-@functools.cache
-def _settings(image_pull_secrets: tuple[str, ...]) -> dict[str, Any]:
+def _settings(image_pull_secrets: Sequence[str]) -> dict[str, Any]:
     """What kfp-kubernetes makes of a task, which it asks for no more than the place to write to."""
     task = SimpleNamespace(platform_config={})
     kubernetes.use_config_map_as_env(task, CONFIG, {name: name for name in SETTINGS}, optional=True)

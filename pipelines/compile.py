@@ -81,7 +81,7 @@ def for_cluster(
     set_images(spec, images)
     set_default(spec, "image_pull_secrets", list(image_pull_secrets))
     set_retries(spec, "train")
-    return spec, platform_of(spec, tuple(image_pull_secrets))
+    return spec, platform_of(spec, image_pull_secrets)
 
 
 def check_images(*images: str) -> None:

