@@ -49,6 +49,10 @@ class AwayError(Exception):
         self.after = after
 
 
+class NoClusterError(UserError):
+    """Nothing here says where a cluster would be."""
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long to go on where the API does not answer. All in seconds.
@@ -183,7 +187,7 @@ def connect(namespace: str = "", patience: Patience | None = None) -> Api:
         namespace: '' for the pod's own, or the context's.
 
     Raises:
-        UserError: neither is there.
+        NoClusterError: neither is there.
     """
     configuration = client.Configuration()
     if in_cluster():
@@ -195,7 +199,7 @@ def connect(namespace: str = "", patience: Patience | None = None) -> Api:
             config.load_kube_config(file, client_configuration=configuration)
             context = config.list_kube_config_contexts(file)[1]["context"]
         except (config.ConfigException, OSError) as error:
-            raise UserError(f"no Kubernetes cluster to talk to ({error}): run this in a pod, or set KUBECONFIG") from None
+            raise NoClusterError(f"no Kubernetes cluster to talk to ({error}): run this in a pod, or set KUBECONFIG") from None
         namespace = namespace or context.get("namespace", "default")
     return Api(namespace, configuration, patience or Patience())
 

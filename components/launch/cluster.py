@@ -11,7 +11,7 @@ from typing import Any
 
 from components.errors import FailedError, StageError, TryAgainError, UserError
 from components.launch.access import missing
-from components.launch.api import EVENTS, JOBS, PODS, TRAIN_JOBS, Api, ApiError, Object, connect
+from components.launch.api import EVENTS, JOBS, PODS, TRAIN_JOBS, Api, ApiError, NoClusterError, Object, connect
 from components.launch.job import DIGEST, RUN_LABEL, TASK_LABEL, Job, Kind, label_value, manifest
 from components.launch.logs import Logs
 from components.launch.state import Run, State
@@ -189,8 +189,11 @@ def await_gone(api: Api, kind: Kind, name: str, pause: Callable[[], None]) -> No
 
 
 def delete_run(pipeline_run_id: str, namespace: str = "") -> list[str]:
-    """Delete every training job of a pipeline run. Their names."""
-    api = connect(namespace)
+    """Delete every training job of a pipeline run. Their names; none where there is no cluster."""
+    try:
+        api = connect(namespace)
+    except NoClusterError:
+        return []
     found = []
     for kind, path in PATHS.items():
         try:

@@ -1,6 +1,7 @@
 """Nothing reaches out: the pipeline with no network but loopback. And what does try to reach out is found so."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -40,6 +41,16 @@ def can_be_alone() -> None:
         pytest.skip(f"no network namespace to be had here: {done.stderr.strip()}")
 
 
+COMPILED = """
+import sys
+from kfp import components, local
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2])
+components.load_component_from_file(sys.argv[1])(
+    task="sst2", source="sample", num_sample_rows=120, model="tiny", num_epochs=1.0, robustness_rows=10, num_processes=2
+)
+"""
+
+
 def pipeline(tmp_path: Path, source: str) -> subprocess.CompletedProcess[str]:
     what = ["--task", "sst2", "--source", source, "--num-sample-rows", 120, "--model", "tiny", "--num-epochs", 1]
     more = ["--robustness-rows", 10, "--num-processes", 2, "--runs-dir", tmp_path / "runs"]
@@ -56,10 +67,14 @@ def test_there_is_no_way_out_but_loopback() -> None:
 
 
 @pytest.mark.slow
-def test_the_pipeline_needs_no_network(tmp_path: Path) -> None:
-    done = pipeline(tmp_path, "sample")
+def test_the_compiled_pipeline_needs_no_network(tmp_path: Path) -> None:
+    """The very file that a cluster gets, with its exit handler, from text to registered model."""
+    subprocess.run([sys.executable, "pipelines/compile.py", "--output-dir", tmp_path], cwd=ROOT, check=True)
+    known = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    done = alone(sys.executable, "-c", COMPILED, tmp_path / "adapt.yaml", tmp_path / "runs", cwd=tmp_path, **known)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "models:/glue-sst2/1" in done.stdout
+    assert "registered: glue-sst2 version 1" in done.stdout
+    assert re.search(r"clean-up\S* finished with status \S*SUCCESS", done.stdout), done.stdout[-1500:]
 
 
 def test_a_source_that_needs_the_network_says_so_in_one_line(tmp_path: Path) -> None:
