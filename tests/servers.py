@@ -15,6 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import boto3
+from botocore.exceptions import ClientError
+
 BUCKET = "glue"
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "gluekey", "AWS_SECRET_ACCESS_KEY": "gluesecret", "AWS_DEFAULT_REGION": "us-east-1"}
 START_SECONDS = 90
@@ -76,6 +79,19 @@ def mlflow_server(folder: Path, artifacts: str = "", **environment: str) -> Iter
         yield uri
 
 
+def _await_bucket(endpoint: str) -> None:
+    """SeaweedFS answers before it has made its bucket."""
+    keys = {"aws_access_key_id": S3_KEYS["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": S3_KEYS["AWS_SECRET_ACCESS_KEY"]}
+    client = boto3.client("s3", endpoint_url=endpoint, region_name=S3_KEYS["AWS_DEFAULT_REGION"], **keys)
+    for _ in range(START_SECONDS * 5):
+        try:
+            client.head_bucket(Bucket=BUCKET)
+            return
+        except ClientError:
+            time.sleep(0.2)
+    raise AssertionError(f"no bucket {BUCKET} at {endpoint}")
+
+
 @contextmanager
 def s3_server(folder: Path) -> Iterator[dict[str, str]]:
     """An S3 server with one bucket. Yields the environment that its clients need."""
@@ -91,4 +107,5 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
     flags = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", f"-bucket={BUCKET}", f"-s3.config={folder / 's3.json'}"]
     command = [program, "-logtostderr=true", "mini", *flags, *off, *(f"-{name}={port}" for name, port in ports.items())]
     with server(command, f"http://127.0.0.1:{s3}", folder):
+        _await_bucket(f"http://127.0.0.1:{s3}")
         yield {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{s3}", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3}"}
