@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from components.artifacts import CACHE, Artifact, read_manifest
 from components.errors import UserError
-from components.train.log import METRICS
+from components.train.log import METRICS, say
 from components.train.ranks import Ranks
 
 TENSORS = "state.safetensors"
@@ -116,7 +116,7 @@ def save(folder: Path, identity: str, state: State) -> None:
             (unfinished / NUMBERS).write_text(json.dumps({"update": state.update, **state.numbers}))
             (unfinished / METRICS).write_text(state.metrics)
     except (OSError, SafetensorError) as error:
-        print(f"train: no checkpoint after update {state.update}, going on without: {error}", flush=True)
+        say(f"train: no checkpoint after update {state.update}, going on without: {error}")
         return
     _remove(folder, _newest_first(folder, up_to=path.name)[:NUM_KEPT])
 
@@ -127,13 +127,13 @@ def load(folder: Path, identity: str) -> State | None:
         try:
             manifest = read_manifest(path, STAGE)
             if manifest["inputs"] != {"train": identity}:
-                print(f"train: {path} is of another run (parameters, data, code or versions differ): not used", flush=True)
+                say(f"train: {path} is of another run (parameters, data, code or versions differ): not used")
                 continue
             numbers = json.loads((path / NUMBERS).read_text())
             metrics = (path / METRICS).read_text()
             return State(numbers["update"], load_file(path / TENSORS), numbers, metrics, manifest["made_by"]["created"])
         except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            print(f"train: {path} is damaged and not used: {error}", flush=True)
+            say(f"train: {path} is damaged and not used: {error}")
     return None
 
 

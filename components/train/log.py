@@ -1,5 +1,6 @@
 """metrics.jsonl, one line an update, and the progress on the terminal (or in a log, where there is no terminal)."""
 
+import contextlib
 import json
 import math
 import sys
@@ -7,7 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,12 @@ METRICS = "metrics.jsonl"
 MOST_SKIPPED = 20  # from its first 2^16, fp16's loss scale is then below 1
 GATHER_SECONDS = 2.0
 """Many ranks gather their sums no less often, or after every update: only then can they be stopped, or leave a checkpoint."""
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line, to stdout by default. Whoever read along may have gone, as when a pipeline is stopped: that ends no run."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=file, flush=True)
 
 
 class MetricsLog:
@@ -120,7 +127,7 @@ class MetricsLog:
                 rate = self.done / line["seconds"]
                 left = timedelta(seconds=round((self.num_examples - self.done) / rate))
                 text = f"update {line['update']}: loss {line['loss']:.4f}, {rate:.0f} samples/s, {left} left"
-                print(text, file=sys.stderr, flush=True)
+                say(text, sys.stderr)
         return signal
 
     def _gathered(self, sums: Tensor) -> tuple[Tensor, int]:

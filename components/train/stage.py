@@ -94,7 +94,7 @@ def train(
     from components.train.compiled import compile_layers
     from components.train.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
     from components.train.interrupts import ended_by, noted_signals, noticed_losses
-    from components.train.log import METRICS, MetricsLog
+    from components.train.log import METRICS, MetricsLog, say
     from components.train.memory import choose_tokens, within_memory
     from components.train.methods import Progress
     from components.train.optimizers import build_optimizer, peak_learning_rate, schedule, trust_ratios
@@ -238,7 +238,7 @@ def train(
             log.close()
             if ending:
                 if folder:
-                    print(f"train: stopped after update {done} of {num_updates}", flush=True)
+                    say(f"train: stopped after update {done} of {num_updates}")
                 raise ending
             if folder:
                 bare.float().save_pretrained(folder)

@@ -144,6 +144,7 @@ def test_stopping_ends_every_process_and_leaves_no_half_output(tmp_path: Path, s
             break
         time.sleep(0.1)
     assert (partial, alive) == ([], [])
+    assert list(tmp_path.glob("cache/*.checkpoint/update-*"))  # where the same command finds it
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("adapt")
     assert experiment is not None
