@@ -52,6 +52,7 @@ def test_every_methods_cost_is_measured_beside_its_card(tmp_path: Path) -> None:
     assert (tmp_path / "methods.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_adaptation_runs_every_arm_once_and_resumes(tmp_path: Path, source: Path) -> None:
     arguments = ("--source", source, "--output-dir", tmp_path, "--model", "tiny", "--quick")
     benchmark("adaptation", *arguments, "--arms", "adamw-small", "scala-lamb")

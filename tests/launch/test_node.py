@@ -128,6 +128,7 @@ def test_a_stopped_node_ends_with_143_and_leaves_nothing(store: dict[str, str], 
     assert "143" in (tmp_path / "a" / "message").read_text()
 
 
+@pytest.mark.slow
 def test_what_a_rank_has_to_say_is_the_nodes_last_word(store: dict[str, str], tmp_path: Path) -> None:
     arguments = [
         f"--data-uri={DATA}",

@@ -95,7 +95,7 @@ def run_pod(body: dict[str, Any], folder: Path) -> None:
     subprocess.run([sys.executable, *command], env=environment, cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["object store", "shared volume"])
+@pytest.mark.parametrize("shared", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["object store", "shared volume"])
 def test_a_job_trains_on_what_the_step_was_given_and_the_model_comes_back(
     shared: bool, store: dict[str, str], tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,7 +92,11 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--task", "sst3"], "error: unknown task 'sst3': choose one of cola, sst2"),
-        (["--task", "sst2", "--perturbation-radius", "-1"], "error: perturbation_radius is -1.0: give 0 or more"),
+        pytest.param(
+            ["--task", "sst2", "--perturbation-radius", "-1"],
+            "error: perturbation_radius is -1.0: give 0 or more",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_users_mistake_ends_with_its_line_and_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -121,7 +125,7 @@ def test_help_lists_the_pipelines_and_their_parameters() -> None:
     assert "--num-processes" in text
 
 
-@pytest.mark.parametrize("stop", ["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize("stop", ["SIGTERM", pytest.param("Ctrl-C", marks=pytest.mark.slow)])
 def test_stopping_ends_every_process_and_leaves_no_half_output(tmp_path: Path, stop: str) -> None:
     arguments = [*SMALL, "--task", "sst2", "--num-epochs", "100000", "--runs-dir", str(tmp_path)]
     command = [sys.executable, "-m", "pipelines.local", *arguments]

@@ -77,6 +77,7 @@ def test_the_compiled_pipeline_needs_no_network(tmp_path: Path) -> None:
     assert re.search(r"clean-up\S* finished with status \S*SUCCESS", done.stdout), done.stdout[-1500:]
 
 
+@pytest.mark.slow
 def test_a_source_that_needs_the_network_says_so_in_one_line(tmp_path: Path) -> None:
     done = pipeline(tmp_path, "hub")
     assert done.returncode == 2, done.stdout[-2000:] + done.stderr[-2000:]

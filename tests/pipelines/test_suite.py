@@ -108,6 +108,7 @@ def test_tasks_and_seeds_become_a_table_and_a_zip(tmp_path: Path) -> None:
     assert "registered:" not in again.stdout
 
 
+@pytest.mark.slow
 def test_a_stopped_suite_starts_nothing_more(tmp_path: Path) -> None:
     arguments = [*SMALL, "--tasks", "rte,wnli", "--seeds", "0", "--num-updates", "100000", "--log-interval", "1"]
     command = [sys.executable, "-m", "pipelines.local", *arguments, "--runs-dir", str(tmp_path)]

@@ -291,6 +291,7 @@ def long(tokenized: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
     return make
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     long: Callable[[int], Path], tokenized: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -68,7 +68,7 @@ def test_micro_batches_change_nothing(runs: Callable[[int, tuple[int, ...]], Pat
     assert_same_parameters(runs(1, (32, 7)) / "7", runs(1, (32, 7)) / "32")
 
 
-@pytest.mark.parametrize(("num_ranks", "micro_batch"), [(2, 7), (4, 32)])
+@pytest.mark.parametrize(("num_ranks", "micro_batch"), [(2, 7), pytest.param(4, 32, marks=pytest.mark.slow)])
 def test_ranks_change_nothing(runs: Callable[[int, tuple[int, ...]], Path], num_ranks: int, micro_batch: int) -> None:
     assert_same_parameters(runs(num_ranks, (micro_batch,)) / str(micro_batch), runs(1, (32, 7)) / "32")
 
