@@ -7,7 +7,7 @@
         manifest.json          the digests of these files, and the identity of what is being trained
 
 There is no more to it: batch, dropout and noise of an update are functions of the seed and its number. A folder appears whole
-or not at all, and one that is damaged or belongs to another run is not used. MiniLM with AdamW: 273 MB, about a second of CPU time.
+or not at all, and one that is damaged or belongs to another run is not used. MiniLM with AdamW: 273 MB, about a CPU second.
 """
 
 import json
