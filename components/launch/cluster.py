@@ -204,6 +204,7 @@ def delete_run(pipeline_run_id: str, namespace: str = "") -> list[str]:
             raise refused(error, kind, api.namespace) from None
         for job in jobs:
             delete(api, kind, job["metadata"]["name"], job["metadata"]["uid"])
+            print(f"clean_up: training job {job['metadata']['name']} is deleted", flush=True)
             found.append(job["metadata"]["name"])
     return found
 

@@ -129,6 +129,37 @@ def test_a_stopped_node_ends_with_143_and_leaves_nothing(store: dict[str, str], 
 
 
 @pytest.mark.slow
+def test_a_job_that_was_stopped_goes_on_elsewhere_to_the_same_bytes(
+    store: dict[str, str], tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the store keeps of it is all that another node needs."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    flags = {**FLAGS, "num_updates": 400, "log_interval": 1}
+    with launched({**flags, "data_dir": tokenized("rte"), "output_dir": tmp_path / "here"}, 1) as wait:
+        wait()
+    output = f"s3://{BUCKET}/resumed/model"
+    alone = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "1"}
+    asked = [f"--data-uri={DATA}", f"--output-uri={output}", f"--checkpoint-uri={output}.checkpoint", "--", *flags_of(flags)]
+    with started(tmp_path / "a", *asked, **alone) as process:
+        assert process.stdout is not None
+        said = ""
+        while "update" not in said.rpartition("rank(s)")[2]:
+            said += (line := process.stdout.readline())
+            assert line, said
+        process.send_signal(signal.SIGTERM)
+        said += process.communicate(timeout=90)[0]
+    assert process.returncode == 143, said
+    assert (storage.read_text(f"{output}.checkpoint/latest") or "").startswith("update-")
+    with started(tmp_path / "b", *asked, **alone) as process:
+        said = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, said
+    assert "train: goes on at update" in said
+    storage.fetch(output, tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == (tmp_path / "here" / "model.safetensors").read_bytes()
+    assert storage.read_text(f"{output}.checkpoint/latest") is None
+
+
+@pytest.mark.slow
 def test_what_a_rank_has_to_say_is_the_nodes_last_word(store: dict[str, str], tmp_path: Path) -> None:
     arguments = [
         f"--data-uri={DATA}",
