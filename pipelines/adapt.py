@@ -26,8 +26,8 @@ class Outputs(NamedTuple):
 def stages(
     tokenize: Callable[..., dsl.PipelineTask],
     task: str,
-    source: str,
-    model: str,
+    source: str = parameters.source,
+    model: str = parameters.model,
     max_length: int = parameters.max_length,
     text_columns: list[str] = parameters.text_columns,
     label_column: str = parameters.label_column,

@@ -24,8 +24,8 @@ class Outputs(NamedTuple):
 @documented
 @forwarding_to(adapt.pipeline_func, *OF_EACH_RUN, *OF_OWN_DATA)
 def suite(
-    source: str,
-    model: str,
+    source: str = parameters.source,
+    model: str = parameters.model,
     tasks: list[str] = parameters.tasks,
     seeds: list[int] = parameters.seeds,
     **forwarded: Any,

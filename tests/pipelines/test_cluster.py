@@ -113,6 +113,13 @@ def test_it_is_the_same_pipeline_to_who_calls_it(build: Path, pipeline: Any) -> 
     assert "outputDefinitions" not in spec["root"]
 
 
+@pytest.mark.parametrize(("name", "needed"), [("adapt", {"task"}), ("adapt-in-parts", {"num_parts", "task"}), ("suite", set())])
+def test_a_task_is_all_that_must_be_given(build: Path, name: str, needed: set[str]) -> None:
+    spec, _ = documents(build, name)
+    offered = spec["root"]["inputDefinitions"]["parameters"]
+    assert {it for it in offered if not offered[it].get("isOptional")} == needed
+
+
 @pytest.mark.parametrize("name", ["adapt", "suite"])
 def test_only_training_is_tried_again(build: Path, name: str) -> None:
     spec, _ = documents(build, name)
