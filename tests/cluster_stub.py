@@ -57,7 +57,10 @@ class Cluster:
             ("POST", f"{HERE}/pods"): (201, {}),
             ("GET", f"{HERE}/serviceaccounts/default"): (200, {"metadata": {"name": "default"}}),
             ("GET", f"{HERE}/serviceaccounts/adapt"): (200, {"metadata": {"name": "adapt"}}),
-            ("GET", f"{HERE}/configmaps/adapt-config"): (200, {"data": {"AWS_REGION": "eu-west-1"}}),
+            ("GET", f"{HERE}/configmaps/adapt-config"): (
+                200,
+                {"data": {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL_S3": "https://s3.example.com"}},
+            ),
             ("GET", f"{HERE}/secrets/adapt-s3"): (
                 200,
                 {"data": {"AWS_ACCESS_KEY_ID": SECRET_VALUE, "AWS_SECRET_ACCESS_KEY": SECRET_VALUE}},

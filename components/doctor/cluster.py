@@ -9,6 +9,7 @@ from components.doctor.pods import job, pod
 from components.launch.access import RESOURCES, missing
 from components.launch.api import JOBS, PODS, TRAIN_JOBS, Api, ApiError, AwayError, Object
 from components.launch.namespace import CERTIFICATES, CONFIG, MLFLOW, S3
+from components.s3 import ENDPOINTS
 
 NAMES = {"pytorchjob": "PyTorchJob", "trainjob": "TrainJob"}
 VERSIONS = {"pytorchjob": "v1", "trainjob": "v1alpha1"}
@@ -152,12 +153,25 @@ def has_settings(api: Api) -> Finding:
 def has_secrets(api: Api) -> Finding:
     keys = _keys(api, "secrets", S3)
     mend = f"kubectl create secret generic {S3} --from-env-file=FILE, with {' and '.join(S3_KEYS)} in it"
-    if keys is None:
+    if keys is None and _own_store(api):
         return Finding("failed", f"there is no secret {S3}", mend)
+    if keys is None:
+        return Finding("warning", f"there is no secret {S3}", f"where the pods' service account does not let them in: {mend}")
     if lacking := [key for key in S3_KEYS if key not in keys]:
         return Finding("failed", f"{S3} has no {', '.join(lacking)}", mend)
     mlflow = "; no login for MLflow" if _keys(api, "secrets", MLFLOW) is None else f", {MLFLOW}"
     return Finding("ok", f"{S3}{mlflow}")
+
+
+def _own_store(api: Api) -> bool:
+    """Whether the settings name a store: it has keys of its own. AWS may know the pods by their service account."""
+    try:
+        settings = ask(api, "GET", f"/api/v1/namespaces/{{namespace}}/configmaps/{CONFIG}").get("data") or {}
+    except ApiError as error:
+        if error.status == 404:
+            return True
+        raise
+    return any(settings.get(name) for name in ENDPOINTS)
 
 
 def _keys(api: Api, resource: str, name: str) -> list[str] | None:

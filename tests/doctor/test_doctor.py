@@ -122,6 +122,13 @@ def test_a_single_thing_amiss_is_a_single_red_line_with_what_to_do(
     assert mend in red[0].mend
 
 
+def test_keys_may_be_missing_where_aws_can_know_the_pods_by_their_service_account(cluster: Cluster) -> None:
+    cluster.answers["GET", f"{HERE}/secrets/adapt-s3"] = ABSENT
+    cluster.answers["GET", f"{HERE}/configmaps/adapt-config"] = (200, {"data": {"AWS_REGION": "eu-west-1"}})
+    row = by_check(doctor(**JOB))["secrets"]
+    assert (row.status, row.found) == ("warning", "there is no secret adapt-s3")
+
+
 def test_a_size_that_is_left_open_asks_for_none(cluster: Cluster) -> None:
     cluster.answers["GET", f"{HERE}/resourcequotas"] = quota(**{"requests.memory": "16Gi", "requests.cpu": "0"})
     assert by_check(doctor(cpu_per_worker="", memory_per_worker=""))["quota"].status == "ok"
