@@ -16,9 +16,9 @@ from components.parameters import documented
 from components.tasks import Task
 from components.tokenize.files import find_split
 from components.tokenize.stage import EXAMPLES, STATISTICS, TOKENIZER, tokenizer_digest
+from components.train.stage import METRICS as TRAINING_METRICS
 
 METRICS = "metrics.json"
-TRAINING_METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.parquet"
 TEST_PREDICTIONS = "test_predictions.parquet"
 REPORT = "report.html"

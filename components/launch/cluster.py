@@ -12,19 +12,20 @@ from typing import Any
 from components.errors import FailedError, StageError, TryAgainError, UserError
 from components.launch.access import missing
 from components.launch.api import EVENTS, JOBS, PODS, TRAIN_JOBS, Api, ApiError, NoClusterError, Object, connect
-from components.launch.job import DIGEST, RUN_LABEL, TASK_LABEL, Job, Kind, label_value, manifest
+from components.launch.job import DIGEST, RUN_LABEL, TASK_LABEL, Job, label_value, manifest
 from components.launch.logs import Logs
 from components.launch.state import Run, State
 from components.launch.verdict import Clock, Limits, Verdict, decide, remarks, standing
 from components.launch.watch import Watch, run_safely
+from components.parameters import JobKind
 
-PATHS: dict[Kind, str] = {"pytorchjob": JOBS, "trainjob": TRAIN_JOBS}
-POD_LABEL: dict[Kind, str] = {"pytorchjob": "training.kubeflow.org/job-name", "trainjob": "jobset.sigs.k8s.io/jobset-name"}
-INSTALL: dict[Kind, str] = {"pytorchjob": "Kubeflow training operator", "trainjob": "Kubeflow Trainer"}
+PATHS: dict[JobKind, str] = {"pytorchjob": JOBS, "trainjob": TRAIN_JOBS}
+POD_LABEL: dict[JobKind, str] = {"pytorchjob": "training.kubeflow.org/job-name", "trainjob": "jobset.sigs.k8s.io/jobset-name"}
+INSTALL: dict[JobKind, str] = {"pytorchjob": "Kubeflow training operator", "trainjob": "Kubeflow Trainer"}
 GRACE = 180.0  # seconds that pods may take to go
 
 
-def run_to_end(api: Api, job: Job, kind: Kind, limits: Limits, logs_dir: Path) -> None:
+def run_to_end(api: Api, job: Job, kind: JobKind, limits: Limits, logs_dir: Path) -> None:
     """Run the job until it has ended well; again where it was taken away, as often as it may restart.
 
     Args:
@@ -53,7 +54,7 @@ class Ran:
     had_started: bool
 
 
-def run_once(api: Api, job: Job, kind: Kind, limits: Limits, logs_dir: Path) -> Ran:
+def run_once(api: Api, job: Job, kind: JobKind, limits: Limits, logs_dir: Path) -> Ran:
     """Create the job, or take over the one that an earlier try of the task left, see it to its end, and delete it."""
     body = manifest(job, kind)
     try:
@@ -72,7 +73,7 @@ def error_of(verdict: Verdict) -> StageError:
     return kinds[verdict.outcome](verdict.cause)
 
 
-def create(api: Api, kind: Kind, body: Object) -> Object:
+def create(api: Api, kind: JobKind, body: Object) -> Object:
     """The job, new or found: one that this task made with the same manifest is taken over, unless it has failed.
 
     Raises:
@@ -105,7 +106,7 @@ def is_ours(there: Object, body: Object) -> bool:
     return all(theirs.get(key) == ours.get(key) for key in (RUN_LABEL, TASK_LABEL))
 
 
-def watch_over(api: Api, kind: Kind, created: Object, limits: Limits, logs_dir: Path) -> Ran:
+def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_dir: Path) -> Ran:
     """Follow the job and its logs until it has ended, then delete it, which ends what of it still runs.
 
     Raises:
@@ -168,7 +169,7 @@ def watch_over(api: Api, kind: Kind, created: Object, limits: Limits, logs_dir: 
         stopped.set()
 
 
-def delete(api: Api, kind: Kind, name: str, uid: str) -> None:
+def delete(api: Api, kind: JobKind, name: str, uid: str) -> None:
     """Delete the job. One that is gone already, or is another one by now, is left alone."""
     options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
     try:
@@ -178,7 +179,7 @@ def delete(api: Api, kind: Kind, name: str, uid: str) -> None:
             raise refused(error, kind, api.namespace) from None
 
 
-def await_gone(api: Api, kind: Kind, name: str, pause: Callable[[], None]) -> None:
+def await_gone(api: Api, kind: JobKind, name: str, pause: Callable[[], None]) -> None:
     """Until the job has no pods: they outlive it by their grace, still write, and would meet those of a job that came next."""
     until = time.monotonic() + GRACE
     while api.request("GET", PODS, query={"labelSelector": f"{POD_LABEL[kind]}={name}"})["items"]:
@@ -209,7 +210,7 @@ def delete_run(pipeline_run_id: str, namespace: str = "") -> list[str]:
     return found
 
 
-def get(api: Api, kind: Kind, name: str) -> Object | None:
+def get(api: Api, kind: JobKind, name: str) -> Object | None:
     try:
         return api.request("GET", f"{PATHS[kind]}/{name}")
     except ApiError as error:
@@ -231,7 +232,7 @@ def owner(api: Api, pod_name: str) -> Object | None:
     return {key: found[key] for key in ("apiVersion", "kind", "name", "uid")}
 
 
-def refused(error: ApiError, kind: Kind, namespace: str) -> UserError:
+def refused(error: ApiError, kind: JobKind, namespace: str) -> UserError:
     """What a refusal means to the user. The webhook's are 403 as those of missing rights are."""
     if error.status == 401:
         return UserError(

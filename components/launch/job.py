@@ -10,13 +10,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from components.errors import UserError
 from components.launch.api import Object
 from components.launch.namespace import CERTIFICATES, CERTIFICATES_DIR, CONFIG, SECRETS, SETTINGS, USER
-
-Kind = Literal["pytorchjob", "trainjob"]
+from components.parameters import JobKind
 
 RUN_LABEL = "adapt.pipeline/run"
 TASK_LABEL = "adapt.pipeline/task"
@@ -90,7 +89,7 @@ def label_value(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def manifest(job: Job, kind: Kind) -> Object:
+def manifest(job: Job, kind: JobKind) -> Object:
     """What is sent to the API server. Its annotation DIGEST tells one job's manifest from another's."""
     built = _trainjob(job) if kind == "trainjob" else _pytorchjob(job)
     digest = hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest()

@@ -7,7 +7,6 @@ Everything that is written here lies below one scratch folder: the rest of the f
 """
 
 import contextlib
-import inspect
 import json
 import os
 import signal
@@ -24,6 +23,7 @@ import psutil
 
 from components import cli, errors, storage
 from components.artifacts import FILE, Artifact
+from components.launch import metrics
 from components.launch.checkpoints import exchanged
 from components.launch.torchrun import threads_each
 from components.train.stage import plan, train
@@ -54,20 +54,19 @@ def node(*flags: Flags, data_uri: str, output_uri: str, checkpoint_uri: str = ""
         for name in OF_THE_POD:
             os.environ.pop(name, None)
         output, checkpoints = folder / "model", folder / "checkpoints"
-        own = [f"--data-dir={storage.local(data_uri, folder)}", f"--output-dir={output}"]
-        if "checkpoint_dir" in inspect.signature(train).parameters:
-            own.append(f"--checkpoint-dir={checkpoints}")
+        own = [f"--data-dir={storage.local(data_uri, folder)}", f"--output-dir={output}", f"--checkpoint-dir={checkpoints}"]
         artifact = plan(cli.arguments(train, "components.train", [*flags, *own]))
         if not _is_there(output_uri, artifact):
             least, _, most = os.environ.get("PET_NNODES", "1").partition(":")
             is_elastic = bool(most) and least != most
-            with exchanged(checkpoint_uri, checkpoints, is_elastic) if checkpoint_uri else contextlib.nullcontext():
+            kept = exchanged(checkpoint_uri, checkpoints, is_elastic) if checkpoint_uri else contextlib.nullcontext()
+            with kept, metrics.told(output, output_uri):
                 _train([*flags, *own], folder)
             if not output.exists():
                 return
             storage.store(output, output_uri)
-        if checkpoint_uri:
-            storage.remove(checkpoint_uri)
+        for uri in filter(None, (checkpoint_uri, metrics.place(output_uri))):
+            storage.remove(uri)
 
 
 def _is_there(uri: str, artifact: Artifact) -> bool:

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from components.errors import UserError
 from components.launch import torchrun
-from components.parameters import Launcher, check_choice
+from components.parameters import JobKind, Launcher, check_choice
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Placement:
         check_choice("launcher", self.launcher, Launcher)
 
     @property
-    def kind(self) -> Literal["pytorchjob", "trainjob"] | None:
+    def kind(self) -> JobKind | None:
         """The training job's; None for ranks on this machine."""
         if self.launcher == "torchrun" or (self.launcher == "auto" and "KUBERNETES_SERVICE_HOST" not in os.environ):
             return None

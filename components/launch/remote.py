@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from components import storage
 from components.errors import FailedError, StageError, UserError
 from components.image import TRAIN_IMAGE
+from components.launch import metrics
 from components.launch.api import Api, connect
 from components.launch.cluster import owner, run_to_end
-from components.launch.job import RUN_LABEL, TASK_LABEL, Job, Kind, job_name, label_value
+from components.launch.job import RUN_LABEL, TASK_LABEL, Job, job_name, label_value
 from components.launch.placement import Placement, Places
 from components.launch.verdict import Limits
+from components.parameters import JobKind
 
 
-def run_job(arguments: Mapping[str, object], placement: Placement, kind: Kind, places: Places) -> None:
+def run_job(arguments: Mapping[str, object], placement: Placement, kind: JobKind, places: Places) -> None:
     """Run the training job to its end, and have the model under its path here. The logs are kept whatever happens.
 
     Raises:
@@ -39,7 +41,8 @@ def run_job(arguments: Mapping[str, object], placement: Placement, kind: Kind, p
     logs, logs_uri = places.logs
     logs.mkdir(parents=True, exist_ok=True)
     try:
-        run_to_end(api, job, kind, limits, logs)
+        with metrics.heard(output, places.trained[0]):
+            run_to_end(api, job, kind, limits, logs)
     except BaseException as error:
         with contextlib.suppress(StageError):
             if storage.is_remote(logs_uri):  # Kubeflow does not keep the outputs of a step that failed

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from components.artifacts import CACHE, Artifact, read_manifest
 from components.errors import UserError
-from components.train.log import METRICS, say
+from components.train.log import say
 from components.train.ranks import Ranks
+from components.train.stage import METRICS
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"

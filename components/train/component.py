@@ -90,7 +90,7 @@ def train(
     from components.errors import exit_codes
     from components.launch.placement import Placement, Places, launched
     from components.provenance import set_run
-    from components.train.stage import plan
+    from components.train.stage import METRICS, plan
 
     arguments = {
         "data_dir": dataset.path,
@@ -167,7 +167,7 @@ def train(
                 with stage_run(
                     "train", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri
                 ) as run:
-                    with run.following(Path(trained.path), "metrics.jsonl"):
+                    with run.following(Path(trained.path), METRICS):
                         wait()
                     manifest = read_manifest(Path(trained.path), "train")
                     run.log_manifest(manifest)

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from components.errors import UserError
 from components.train.methods import Loss
 from components.train.ranks import Ranks
+from components.train.stage import METRICS
 
-METRICS = "metrics.jsonl"
 MOST_SKIPPED = 20  # from its first 2^16, fp16's loss scale is then below 1
 GATHER_SECONDS = 2.0
 """Many ranks gather their sums no less often, or after every update: only then can they be stopped, or leave a checkpoint."""

@@ -28,6 +28,8 @@ from components.tasks import Task
 from components.tokenize.files import find_split
 from components.tokenize.stage import TOKENIZER, tokenizer_digest
 
+METRICS = "metrics.jsonl"
+
 
 @documented
 def train(
@@ -94,7 +96,7 @@ def train(
     from components.train.compiled import compile_layers
     from components.train.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
     from components.train.interrupts import ended_by, noted_signals, noticed_losses
-    from components.train.log import METRICS, MetricsLog, say
+    from components.train.log import MetricsLog, say
     from components.train.memory import choose_tokens, within_memory
     from components.train.methods import Progress
     from components.train.optimizers import build_optimizer, peak_learning_rate, schedule, trust_ratios

@@ -1,21 +1,23 @@
 """The manifests of training jobs: valid by the CRDs' schemas and Kubernetes', and by what those let through."""
 
+import functools
 import json
-import os
+import lzma
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from support import ROOT
+from manifests import not_restricted
 
 from components.errors import UserError
-from components.launch.job import DIGEST, LONGEST_NAME, RUN_LABEL, Job, Kind, job_name, label_value, manifest
+from components.launch.job import DIGEST, LONGEST_NAME, RUN_LABEL, Job, job_name, label_value, manifest
+from components.parameters import JobKind
 
-CRD_CANDIDATES = (os.environ.get("CRD_DIR", ""), ROOT.parent / "shared" / "recordings" / "crds")
-CRDS: dict[str, str] = {"pytorchjob": "kubeflow.org_pytorchjobs.yaml", "trainjob": "trainer.kubeflow.org_trainjobs.yaml"}
+CRDS = Path(__file__).parent / "crds"
+FILES = {"pytorchjob": "kubeflow.org_pytorchjobs.yaml.xz", "trainjob": "trainer.kubeflow.org_trainjobs.yaml.xz"}
 SECRET = "do-not-show-me"
 
 
@@ -43,14 +45,15 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="session")
-def crds() -> Path:
-    for candidate in CRD_CANDIDATES:
-        if candidate and any(Path(candidate).rglob(CRDS["pytorchjob"])):
-            return Path(candidate)
-    pytest.skip(
-        "no CRDs here: set CRD_DIR to a folder with kubeflow.org_pytorchjobs.yaml (training-operator's manifests/base/crds)"
-    )
+@functools.cache
+def crd_schema(kind: JobKind) -> dict[str, Any]:
+    """What the API server holds a job to, with fieldValidation=Strict."""
+    text = lzma.decompress((CRDS / FILES[kind]).read_bytes())
+    (version,) = yaml.load(text, Loader=yaml.CSafeLoader)["spec"]["versions"]
+    schema: dict[str, Any] = strict(version["schema"]["openAPIV3Schema"])
+    for name in ("metadata", "apiVersion", "kind"):
+        schema["properties"][name] = {}
+    return schema
 
 
 def strict(schema: Any) -> Any:
@@ -75,15 +78,19 @@ def pod_template(body: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["pytorchjob", "trainjob"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_manifest_is_valid_by_its_crd(kind: Kind, shape: str, crds: Path) -> None:
+def test_a_manifest_is_valid_by_its_crd(kind: JobKind, shape: str) -> None:
     if kind == "trainjob" and shape == "elastic":
         pytest.skip("a TrainJob is not elastic")
-    (path,) = crds.rglob(CRDS[kind])
-    (version,) = yaml.safe_load(path.read_text())["spec"]["versions"]
-    schema = strict(version["schema"]["openAPIV3Schema"])
-    for name in ("metadata", "apiVersion", "kind"):
-        schema["properties"][name] = {}
+    schema = crd_schema(kind)
     jsonschema.validate(manifest(job(**SHAPES[shape]), kind), schema)
+
+
+@pytest.mark.parametrize("kind", ["pytorchjob", "trainjob"])
+def test_the_schema_refuses_what_it_does_not_name(kind: JobKind) -> None:
+    body = manifest(job(), kind)
+    body["spec"]["typo"] = 1
+    with pytest.raises(jsonschema.ValidationError, match="typo"):
+        jsonschema.validate(body, crd_schema(kind))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -91,25 +98,7 @@ def test_its_pods_are_valid_and_pass_pod_security_restricted(shape: str) -> None
     template = pod_template(manifest(job(**SHAPES[shape]), "pytorchjob"))
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"} | template["metadata"], "spec": template["spec"]}
     kubernetes_validate.validate(pod, "1.36", strict=True)
-    assert restricted(template["spec"]) == []
-
-
-def restricted(spec: dict[str, Any]) -> list[str]:
-    """What Pod Security's `restricted` has against a pod (kubernetes.io, Pod Security Standards)."""
-    against = []
-    if spec["securityContext"].get("runAsNonRoot") is not True or spec["securityContext"].get("runAsUser", 1) == 0:
-        against.append("may run as root")
-    if spec["securityContext"].get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
-        against.append("no seccomp profile")
-    against += [field for field in ("hostNetwork", "hostPID", "hostIPC") if spec.get(field)]
-    against += [volume["name"] for volume in spec["volumes"] if "hostPath" in volume]
-    for container in (*spec["containers"], *spec.get("initContainers", [])):
-        context = container.get("securityContext", {})
-        if context.get("allowPrivilegeEscalation") is not False or context.get("privileged"):
-            against.append(f"{container['name']} may escalate")
-        if context.get("capabilities", {}).get("drop") != ["ALL"]:
-            against.append(f"{container['name']} keeps capabilities")
-    return against
+    assert not_restricted(template["spec"]) == []
 
 
 def test_what_the_schemas_let_through_is_right() -> None:
@@ -165,7 +154,7 @@ def test_parameters_win_over_what_the_step_asks_for() -> None:
 
 
 @pytest.mark.parametrize("kind", ["pytorchjob", "trainjob"])
-def test_secrets_are_named_and_never_held(kind: Literal["pytorchjob", "trainjob"], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_named_and_never_held(kind: JobKind, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         monkeypatch.setenv(name, SECRET)
     text = json.dumps(manifest(job(), kind))

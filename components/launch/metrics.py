@@ -1,0 +1,76 @@
+"""The metrics of a training that goes on elsewhere: from the node that writes them, through the store, to the step that tells
+MLflow. What cannot be moved is told later, with the model.
+"""
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components import storage
+from components.errors import StageError
+from components.train.stage import METRICS
+
+SECONDS = 15.0
+"""Between two looks."""
+
+
+def place(output_uri: str) -> str:
+    """Where they are kept while there is no model yet."""
+    return f"{output_uri}.{METRICS}"
+
+
+@contextmanager
+def told(output_dir: Path, output_uri: str) -> Iterator[None]:
+    """Within the block, store the whole lines of the metrics that a rank of this node writes for `output_dir`."""
+    last = ""
+
+    def tell() -> None:
+        nonlocal last
+        for path in output_dir.parent.glob(f".{output_dir.name}.*.partial/{METRICS}"):
+            text = path.read_text()
+            text = text[: text.rfind("\n") + 1]
+            if text != last:
+                storage.write_text(place(output_uri), text)
+                last = text
+
+    with _repeated(tell):
+        yield
+
+
+@contextmanager
+def heard(output_uri: str, output_dir: Path) -> Iterator[None]:
+    """Within the block, have what is stored in a folder where components.tracking looks for that of a rank."""
+    folder = output_dir.with_name(f".{output_dir.name}.job.partial")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def hear() -> None:
+        if text := storage.read_text(place(output_uri)):
+            (folder / METRICS).write_text(text)
+
+    try:
+        with _repeated(hear):
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _repeated(look: Callable[[], None]) -> Iterator[None]:
+    """Within the block, in a thread; what goes wrong goes wrong once, and the next look is another."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(SECONDS):
+            with contextlib.suppress(StageError, OSError):
+                look()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
