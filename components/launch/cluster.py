@@ -140,9 +140,24 @@ def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_di
         partial(tell, state.tell_job, lambda item: item["metadata"]["uid"] == uid),
         {uid: created},
     )
-    start(PODS, {"labelSelector": f"{POD_LABEL[kind]}={name}"}, partial(tell, state.tell_pod, is_mine), {})
-    for about in (name, f"{name}-node-0") if kind == "trainjob" else (name,):
-        start(EVENTS, {"fieldSelector": f"involvedObject.name={about}"}, partial(tell, state.tell_event, lambda item: True), {})
+    others: list[tuple[str, dict[str, str], Callable[[str, Object], None]]] = [
+        (PODS, {"labelSelector": f"{POD_LABEL[kind]}={name}"}, partial(tell, state.tell_pod, is_mine)),
+        *(
+            (EVENTS, {"fieldSelector": f"involvedObject.name={about}"}, partial(tell, state.tell_event, lambda item: True))
+            for about in ((name, f"{name}-node-0") if kind == "trainjob" else (name,))
+        ),
+    ]
+    for path, selector, heard in others:
+        start(path, selector, heard, {})
+
+    def look_again() -> None:  # a watch that was cut, or hangs, tells late
+        try:
+            for path, selector, heard in others:
+                for item in api.request("GET", path, query=selector)["items"]:
+                    heard("MODIFIED", item)
+        except ApiError as error:
+            fail(error)
+        _hear(news, 0)
 
     try:
         verdict, stood = None, ""
@@ -153,7 +168,10 @@ def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_di
             if (stands := standing(state)) and stands != stood:
                 logs.say(stands)
                 stood = stands
-            verdict = decide(state, clock, limits, time.monotonic())
+            if decide(state, clock, limits, time.monotonic()):
+                look_again()
+                clock.heed(state, time.monotonic())
+                verdict = decide(state, clock, limits, time.monotonic())
         if verdict.outcome == "succeeded":
             logs.wait(limits.settle)
         for line in (*remarks(state), f"{verdict.outcome}: {verdict.cause}"):  # before our own deleting has its say

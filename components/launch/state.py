@@ -176,11 +176,18 @@ class State:
         return [run for run in self.runs.values() if run.failed]
 
     def first_incident(self) -> tuple[str, str]:
-        """(replica, what) of the earliest; within a second, of the first that was seen. ('', '') where there is none."""
-        earliest = sorted(self.incidents.items(), key=lambda incident: incident[1][1])
-        return next(((replica, what) for replica, (what, _) in earliest), ("", ""))
+        """(replica, what) of the earliest; within a second, of the first that was seen. ('', '') where there is none.
 
-    def warnings(self, *reasons: str) -> list[str]:
+        A pod that was gone when it was looked for, and that the operator says it deleted, is none: the operator had its reason.
+        """
+        swept = {message.removeprefix("Deleted pod: ") for message in self.messages("SuccessfulDeletePod")}
+        for replica, (what, when) in sorted(self.incidents.items(), key=lambda incident: incident[1][1]):
+            pod = self.last_pod(replica)
+            if when or not pod or pod["metadata"]["name"] not in swept:
+                return replica, what
+        return "", ""
+
+    def messages(self, *reasons: str) -> list[str]:
         """Messages of the job's and the pods' events with one of these reasons, the latest last."""
         found = [event for event in self.events.values() if event.get("reason") in reasons]
         return [event["message"] for event in sorted(found, key=_when)]

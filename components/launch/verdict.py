@@ -109,6 +109,8 @@ def failure(state: State) -> Verdict:
     word = str((state.condition("Failed") or {}).get("message", ""))
     if "deadline" in word and not failures:
         return Verdict("retry", f"the operator ended it: {word}")
+    if "backoff limit" in word and not failures:  # its pods are deleted by then
+        return Verdict("bug", f"the operator gave it up: {word}")
     failing = [run for run in failures if state.incidents.get(run.replica, ("",))[0] == "failed"]
     replica, incident = state.first_incident()
     if incident == "taken" and (failing or not failures):  # those that failed after it failed because of it
@@ -175,13 +177,13 @@ def not_started(state: State, seconds: float) -> Verdict:
         for waiting in _waiting(state, replica):
             if waiting.get("reason") in HOPELESS:
                 return Verdict("user", f"{replica} cannot start {after}: {waiting['reason']}: {waiting.get('message', '')}")
-    if refused := state.warnings("FailedCreatePod", "FailedCreateService"):
+    if refused := state.messages("FailedCreatePod", "FailedCreateService"):
         return Verdict("user", f"{some} cannot be created {after}: {refused[-1].removeprefix('Error creating: ')}")
     for replica in missing:
         if message := _unschedulable(state, replica):
             return Verdict("retry", f"{some} cannot be scheduled {after}: {message}")
     if not state.pods:
-        said = "; ".join(state.warnings("FailedScheduling", "Unschedulable")) or "the job has no pods"
+        said = "; ".join(state.messages("FailedScheduling", "Unschedulable")) or "the job has no pods"
         return Verdict("user", f"{said} {after}: is the training operator running? python -m components.doctor tells")
     crashed = [run for run in map(state.last_run, missing) if run and run.exit_code]
     if crashed:
