@@ -1,6 +1,7 @@
 """The launcher against recordings of a real cluster: what it says of each, while the API fails too; nothing stays behind."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from replay import refusing, replay
 from scenarios import REFUSALS, SCENARIOS, Refusal, Scenario
 
 from components.errors import FailedError, StageError, TryAgainError, UserError
-from components.launch.api import JOBS
+from components.launch.api import JOBS, PODS
 from components.launch.cluster import Ran, create, error_of, run_once, run_to_end
 from components.launch.job import manifest
+from components.launch.watch import Watch, run_safely
 
 ENDING = [scenario for scenario in SCENARIOS if scenario.outcome not in ("cancelled", "carries_on")]
 OUTCOME = {UserError: "user", TryAgainError: "retry", FailedError: "bug"}
@@ -54,6 +56,21 @@ def test_it_ends_so_whatever_the_api_fails_at(scenario: Scenario, tmp_path: Path
         assert isinstance(ran, Ran), f"{kind}: {ran}"
         assert ran.verdict.outcome == scenario.outcome, f"{kind}: {ran.verdict.cause}"
         assert cluster.left_behind() == [], kind
+
+
+def test_a_pod_watch_that_hangs_hides_no_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(watch: Watch, failed: Callable[[Exception], None]) -> None:
+        if watch.path == PODS:
+            watch.stopped.wait()
+        else:
+            run_safely(watch, failed)
+
+    monkeypatch.setattr("components.launch.cluster.run_safely", hang)
+    scenario = next(it for it in SCENARIOS if it.name.startswith("02-"))
+    ran, cluster = played(scenario, tmp_path)
+    assert isinstance(ran, Ran)
+    assert (ran.verdict.outcome, says(ran.verdict.cause, scenario.cause)) == ("bug", True), ran.verdict.cause
+    assert cluster.left_behind() == []
 
 
 @pytest.mark.slow
