@@ -24,9 +24,10 @@ class Arm:
         return "lamb" if self.settings.get("optimizer") == "lamb" else "adamw"
 
 
-def control(label: str, **settings: Any) -> Arm:
+def control(label: str, like: str = "scala-lamb", **settings: Any) -> Arm:
     named = {f"perturbation_{name}": value for name, value in settings.items() if name != "method"}
-    return Arm(label, {"method": settings.get("method", "scala"), "optimizer": "lamb", **named}, like="scala-lamb")
+    optimizer = like.removeprefix("scala-")
+    return Arm(label, {"method": settings.get("method", "scala"), "optimizer": optimizer, **named}, like=like)
 
 
 ARMS = {
@@ -36,6 +37,7 @@ ARMS = {
     "scala-adamw": Arm("ScaLA, AdamW", {"method": "scala"}),
     "scala-lamb": Arm("ScaLA, LAMB", {"method": "scala", "optimizer": "lamb"}),
     "no-delay": control("  no delay", start=0.0),
+    "no-delay-adamw": control("  no delay, AdamW", like="scala-adamw", start=0.0),
     "two-steps": control("  K = 2", steps=2),
     "three-steps": control("  K = 3", steps=3),
     "random": control("  random noise only", step_size=0.0),
