@@ -301,12 +301,12 @@ def report(bench: Bench, arms: list[str]) -> None:
 
 def plot(rows: dict[str, dict[str, Any]], path: Path, bench: Bench) -> None:
     """Score against reference seconds."""
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for row in rows.values():
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    for number, row in enumerate(rows.values()):
         spread = [[row["median"] - row["low"]], [row["high"] - row["median"]]]
         x, y = row["reference_seconds"], row["median"]
-        axes.errorbar(x, y, yerr=spread, fmt="o", capsize=3)
-        axes.annotate(row["label"].strip(), (x, y), xytext=(6, 3), textcoords="offset points", fontsize=8)
+        axes.errorbar(x, y, yerr=spread, fmt="os^"[number // 10], capsize=3, label=row["label"].strip())  # of ten colours
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     axes.set_xlabel("reference seconds")
     axes.set_ylabel("score (median and range over seeds)")
     axes.set_title(
