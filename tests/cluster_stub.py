@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 NAMESPACE = "team-a"
+NETWORK = f"127.0.{1 + os.getpid() % 250}"  # loopback; other tests run beside these
 HERE = f"/api/v1/namespaces/{NAMESPACE}"
 JOBS = f"/apis/kubeflow.org/v1/namespaces/{NAMESPACE}/pytorchjobs"
 SECRET_VALUE = "c2VjcmV0LXZhbHVl"
@@ -105,11 +107,12 @@ class Cluster:
     def start(self, pod: dict[str, Any]) -> None:
         """The pod's container as a process of this machine, with a loopback address of its own."""
         (container,) = pod["spec"]["containers"]
-        ip = f"127.0.0.{2 + len(self.pods)}"
+        ip = f"{NETWORK}.{2 + len(self.pods)}"
         given = {each["name"]: each.get("value", ip) for each in container["env"]}
         name = pod["metadata"]["name"]
         log = (self.folder / f"{name}.log").open("w")
-        self.pods[name] = subprocess.Popen(container["command"], env={**os.environ, **given}, stderr=log, text=True)
+        _, *arguments = container["command"]  # python, which a virtual environment has under its own name
+        self.pods[name] = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **given}, stderr=log, text=True)
 
     def of_pod(self, method: str, name: str) -> Answer:
         if name not in self.pods:
@@ -122,7 +125,7 @@ class Cluster:
             return 200, {}
         if ("GET", "pod") in self.answers:
             return self.answers["GET", "pod"]
-        ip = f"127.0.0.{2 + list(self.pods).index(name)}"
+        ip = f"{NETWORK}.{2 + list(self.pods).index(name)}"
         code = process.poll()
         if code is None:
             return 200, {"status": {"phase": "Running", "podIP": ip, "containerStatuses": [{"state": {"running": {}}}]}}

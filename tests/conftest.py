@@ -1,6 +1,7 @@
 """What tests share: a tokenized sample, a model trained on it, its evaluation, and MLflow in an sqlite file of the session."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from support import ROOT
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 for injected in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
     os.environ.pop(injected, None)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background, as CI may start these tests
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GLUE_CANDIDATES = (os.environ.get("GLUE_DIR", ""), ROOT.parent / "shared" / "data" / "glue")
 

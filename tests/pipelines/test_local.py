@@ -110,7 +110,7 @@ def test_a_users_mistake_ends_with_its_line_and_code_2(tmp_path: Path, arguments
 
 
 @pytest.mark.parametrize(
-    "arguments", ["adapt --task", "adapt --task sst2", "adept", "adapt --epochs 3", "adapt --num-epochs many"]
+    "arguments", ["adapt --task", "adapt --source sample", "adept", "adapt --epochs 3", "adapt --num-epochs many"]
 )
 def test_a_wrong_command_line_is_one_line(arguments: str) -> None:
     done = run_module("pipelines.local", *arguments.split())
