@@ -140,7 +140,7 @@ def has_account(api: Api, service_account: str) -> Finding:
 
 
 def has_settings(api: Api) -> Finding:
-    """The configuration, and the CA if there is one. Of config maps and secrets only the names of keys are looked at."""
+    """The configuration, and the CA if there is one: the names of their keys."""
     keys = _keys(api, "configmaps", CONFIG)
     if keys is None:
         return Finding("failed", f"there is no config map {CONFIG}", f"{APPLY}, with your settings in it")
@@ -153,9 +153,10 @@ def has_settings(api: Api) -> Finding:
 def has_secrets(api: Api) -> Finding:
     keys = _keys(api, "secrets", S3)
     mend = f"kubectl create secret generic {S3} --from-env-file=FILE, with {' and '.join(S3_KEYS)} in it"
-    if keys is None and _own_store(api):
-        return Finding("failed", f"there is no secret {S3}", mend)
     if keys is None:
+        settings = _data(api, "configmaps", CONFIG)
+        if settings is None or any(settings.get(name) for name in ENDPOINTS):  # AWS alone may know pods by their account
+            return Finding("failed", f"there is no secret {S3}", mend)
         return Finding("warning", f"there is no secret {S3}", f"where the pods' service account does not let them in: {mend}")
     if lacking := [key for key in S3_KEYS if key not in keys]:
         return Finding("failed", f"{S3} has no {', '.join(lacking)}", mend)
@@ -163,21 +164,15 @@ def has_secrets(api: Api) -> Finding:
     return Finding("ok", f"{S3}{mlflow}")
 
 
-def _own_store(api: Api) -> bool:
-    """Whether the settings name a store: it has keys of its own. AWS may know the pods by their service account."""
-    try:
-        settings = ask(api, "GET", f"/api/v1/namespaces/{{namespace}}/configmaps/{CONFIG}").get("data") or {}
-    except ApiError as error:
-        if error.status == 404:
-            return True
-        raise
-    return any(settings.get(name) for name in ENDPOINTS)
-
-
 def _keys(api: Api, resource: str, name: str) -> list[str] | None:
     """Names of what it holds, never a value; None where there is no such thing."""
+    data = _data(api, resource, name)
+    return None if data is None else sorted(data)
+
+
+def _data(api: Api, resource: str, name: str) -> dict[str, str] | None:
     try:
-        return sorted(ask(api, "GET", f"/api/v1/namespaces/{{namespace}}/{resource}/{name}").get("data") or {})
+        return ask(api, "GET", f"/api/v1/namespaces/{{namespace}}/{resource}/{name}").get("data") or {}
     except ApiError as error:
         if error.status == 404:
             return None

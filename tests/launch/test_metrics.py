@@ -67,4 +67,4 @@ def test_a_store_that_is_away_stops_nothing(store: None, tmp_path: Path, monkeyp
     with metrics.told(tmp_path / "model", OUTPUT), metrics.heard(OUTPUT, tmp_path / "trained"):
         time.sleep(1)
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
-        until(lambda: (tmp_path / ".trained.job.partial" / METRICS).exists())
+        assert until(lambda: (tmp_path / ".trained.job.partial" / METRICS).exists())
