@@ -2,11 +2,11 @@
 
     python benchmarks/adaptation.py --source GLUE_DIR [--quick]
 
-Every arm trains the same model on the same rows for the same number of epochs, with its learning rate decayed to exactly zero
-at its own end, and is scored once, at that end (No Train No Gain, arXiv 2307.06440: final models only, tuned baselines). Each
-tuned arm first tries the same number of learning rates with the first seed (one, its double, then on upwards or downwards as
-the scores say), then the best of them runs with the other seeds; a control takes the learning rate of the arm that it is a
-control of.
+Every arm trains the same model on the same rows for the same number of epochs, or for a rival's reference time, with its
+learning rate decayed to exactly zero at its own end, and is scored once, at that end (No Train No Gain, arXiv 2307.06440:
+final models only, tuned baselines, equal reference time). Each tuned arm first tries the same number of learning rates with
+the first seed (one, its double, then on upwards or downwards as the scores say), then the best of them runs with the other
+seeds; a control takes the learning rate of the arm that it is a control of.
 
 A finished run is a JSON file in OUTPUT_DIR/runs and is not run again: stop it when you like, and start the command twice to
 share the work between two processes. Prints a table; writes adaptation-TASK.json and adaptation-TASK.png. Wall seconds are of
@@ -42,7 +42,7 @@ from components.models import load_model, load_tokenizer
 from components.tasks import TASKS
 from components.tokenize.stage import tokenize
 from components.train.build import build_method, prepare_model
-from components.train.data import num_examples, read_split, updates_per_epoch
+from components.train.data import num_examples, read_split
 from components.train.precision import choose_arithmetic
 from components.train.stage import train
 
@@ -202,7 +202,7 @@ def run(bench: Bench, name: str, rate: float, seed: int) -> None:
         learning_rate=rate,
         base_batch_size=BASE_BATCH_SIZE,
         global_batch_size=bench.protocol.batch_size(arm),
-        num_epochs=bench.protocol.num_epochs,
+        num_updates=bench.protocol.num_updates(arm),
         micro_batch_tokens=MICRO_BATCH_TOKENS,
         seed=seed,
         log_interval=5,
@@ -269,7 +269,7 @@ def report(bench: Bench, arms: list[str]) -> None:
             continue
         scores = [result["score"] for result in finished]
         size, total = bench.protocol.batch_size(arm), bench.protocol.num_rows
-        updates = bench.protocol.num_epochs * updates_per_epoch(total, size)
+        updates = bench.protocol.num_updates(arm)
         method = build_method(arm.settings["method"], {**defaults, **arm.settings})
         seconds = reference_seconds(method, known["passes"][str(size)], known["steps"][arm.optimizer], updates, total, size)
         rows[name] = {

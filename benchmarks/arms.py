@@ -1,5 +1,6 @@
 """The arms of benchmarks/adaptation.py, and what they are run on."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +13,15 @@ FIRST_RATES = {"adamw": 1e-4, "lamb": 4e-4}
 
 @dataclass(frozen=True)
 class Arm:
-    """A recipe: what it adds to plain training with AdamW.  like: the arm whose learning rate a control takes."""
+    """A recipe: what it adds to plain training with AdamW.  like: the arm whose learning rate a control takes.  length: of
+    the run, in the protocol's.
+    """
 
     label: str
     settings: dict[str, Any] = field(default_factory=dict)
     small_batch: bool = False
     like: str = ""
+    length: float = 1.0
 
     @property
     def optimizer(self) -> parameters.Optimizer:
@@ -36,6 +40,8 @@ ARMS = {
     "lamb": Arm("LAMB", {"method": "plain", "optimizer": "lamb"}),
     "scala-adamw": Arm("ScaLA, AdamW", {"method": "scala"}),
     "scala-lamb": Arm("ScaLA, LAMB", {"method": "scala", "optimizer": "lamb"}),
+    "adamw-scala-time": Arm("  AdamW, as long as ScaLA takes", {"method": "plain"}, like="adamw", length=11 / 6),
+    "adamw-no-delay-time": Arm("  AdamW, as long as no delay takes", {"method": "plain"}, like="adamw", length=8 / 3),
     "no-delay": control("  no delay", start=0.0),
     "no-delay-adamw": control("  no delay, AdamW", like="scala-adamw", start=0.0),
     "two-steps": control("  K = 2", steps=2),
@@ -66,6 +72,9 @@ class Protocol:
 
     def batch_size(self, arm: Arm) -> int:
         return self.small_batch if arm.small_batch else self.large_batch
+
+    def num_updates(self, arm: Arm) -> int:
+        return round(arm.length * self.num_epochs * math.ceil(self.num_rows / self.batch_size(arm)))
 
 
 PROTOCOLS = {

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from adaptation import Bench, adaptation
-from arms import ARMS, QUICK
+from arms import ARMS, PROTOCOLS, QUICK
 from reference import reference_seconds
 from support import ROOT
 
@@ -66,8 +66,8 @@ def test_adaptation_runs_every_arm_once_and_resumes(tmp_path: Path, source: Path
     assert list(written) == list(ARMS)
     for name, row in written.items():
         assert 0 <= row["low"] <= row["median"] <= row["high"] <= 1
-        assert row["updates"] == (16 if ARMS[name].small_batch else 4)
-        assert row["examples"] == 256
+        assert row["updates"] == round(ARMS[name].length * (16 if ARMS[name].small_batch else 4))
+        assert row["examples"] == row["updates"] * (16 if ARMS[name].small_batch else 64)
         assert row["reference_seconds"] > 0
         assert row["label"] in done.stdout
     assert (tmp_path / "quick" / "adaptation-sst2.png").stat().st_size > 1000
@@ -152,6 +152,17 @@ def test_reference_time_is_the_sum_over_updates_and_passes() -> None:
     assert reference_seconds(build_method("scala", settings), passes, step, 4, 35, 10) == pytest.approx(expected)
     plain = reference_seconds(build_method("plain", settings), passes, step, 4, 35, 10)
     assert plain == pytest.approx(35 * 101 + 4 * 1000)
+
+
+@pytest.mark.parametrize(("longer", "rival"), [("adamw-scala-time", "scala-adamw"), ("adamw-no-delay-time", "no-delay-adamw")])
+def test_the_longer_arms_take_the_time_of_their_rivals(longer: str, rival: str) -> None:
+    passes, protocol = {"forward": 1.0, "input_backward": 1.0, "backward": 2.0}, PROTOCOLS["sst2"]
+
+    def seconds(name: str) -> float:
+        method = build_method(ARMS[name].settings["method"], {**DEFAULTS, **ARMS[name].settings})
+        return reference_seconds(method, passes, 0.0, protocol.num_updates(ARMS[name]), protocol.num_rows, 1024)
+
+    assert seconds(longer) == pytest.approx(seconds(rival), rel=0.01)
 
 
 def test_every_control_takes_a_rate_that_is_tuned() -> None:
