@@ -1,10 +1,10 @@
 """The arms of benchmarks/adaptation.py, and what they are run on."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from components import parameters
+from components.train.data import updates_per_epoch
 
 BASE_BATCH_SIZE = 32
 FIRST_RATES = {"adamw": 1e-4, "lamb": 4e-4}
@@ -13,8 +13,8 @@ FIRST_RATES = {"adamw": 1e-4, "lamb": 4e-4}
 
 @dataclass(frozen=True)
 class Arm:
-    """A recipe: what it adds to plain training with AdamW.  like: the arm whose learning rate a control takes.  length: of
-    the run, in the protocol's.
+    """A recipe: what it adds to plain training with AdamW.  like: the arm whose learning rate a control takes.  length: its
+    updates, in multiples of the protocol's.
     """
 
     label: str
@@ -74,7 +74,7 @@ class Protocol:
         return self.small_batch if arm.small_batch else self.large_batch
 
     def num_updates(self, arm: Arm) -> int:
-        return round(arm.length * self.num_epochs * math.ceil(self.num_rows / self.batch_size(arm)))
+        return round(arm.length * self.num_epochs * updates_per_epoch(self.num_rows, self.batch_size(arm)))
 
 
 PROTOCOLS = {
