@@ -20,7 +20,7 @@ from measure import bars, machine, save, spread
 from tqdm import tqdm
 
 from components import cli
-from components.artifacts import FILE
+from components.artifacts.folders import FILE
 from components.errors import UserError
 
 STAGES = ("tokenize", "train", "evaluate", "register", "promote")

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.artifacts import combined_digest, file_digest
+from components.artifacts.folders import combined_digest, file_digest
+from components.artifacts.provenance import Origin, is_remote, uri_of
 from components.errors import UserError
-from components.provenance import Origin, is_remote, uri_of
 from components.storage import local
 from components.tasks import TASKS, Task
 from components.tokenize.sample import GRAMMARS, generate

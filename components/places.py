@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from components.artifacts import file_digest
+from components.artifacts.folders import file_digest
 from components.errors import UserError
 from components.s3 import AT_ONCE, client
 

@@ -17,7 +17,7 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
-from components.artifacts import Manifest
+from components.artifacts.folders import Manifest
 from components.errors import TryAgainError, UserError
 from components.s3 import environment
 

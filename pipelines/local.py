@@ -19,7 +19,7 @@ from kfp import local
 from kfp.dsl.graph_component import GraphComponent
 
 from components import errors
-from components.artifacts import CACHE
+from components.artifacts.folders import CACHE
 from components.evaluate.stage import METRICS, REPORT, scored
 from components.suite.stage import PAGE, SUBMISSION, TEXT, runs
 from pipelines import command

@@ -11,7 +11,7 @@ from servers import BUCKET, s3_server
 from support import tracking_at
 
 from components import storage
-from components.artifacts import FILE, read_manifest
+from components.artifacts.folders import FILE, read_manifest
 from components.errors import UserError
 from components.evaluate.stage import evaluate
 from components.lineage.impact import digests_of, find_impact

@@ -19,7 +19,7 @@ from servers import BUCKET, S3_KEYS, free_ports, s3_server
 from support import ROOT
 
 from components import s3, storage
-from components.artifacts import FILE, Artifact, file_digest, read_manifest
+from components.artifacts.folders import FILE, Artifact, file_digest, read_manifest
 from components.errors import StageError, TryAgainError, UserError
 from components.places import PIECE, S3Folder
 

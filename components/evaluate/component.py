@@ -29,10 +29,10 @@ def evaluate(
     from pathlib import Path
     from typing import Any
 
-    from components.artifacts import artifact_metadata
+    from components.artifacts.folders import artifact_metadata
+    from components.artifacts.provenance import set_run
     from components.errors import exit_codes
     from components.evaluate.stage import METRICS, REPORT, SUMMARY, evaluate, flat, plan
-    from components.provenance import set_run
     from components.tasks import Task
 
     folder = Path(evaluation.path)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Manifest
+from components.artifacts.folders import Manifest
 from components.tasks import Task
 
 NOISES = {"clean": "none", "typos": "typos in the text", "capitals": "text in capitals", "odd spaces": "odd spaces in the text"}

@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from components.artifacts import Manifest
+from components.artifacts.folders import Manifest
 from components.evaluate.figures import Plot
 from components.tasks import Task
 

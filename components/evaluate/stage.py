@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import parameters
-from components.artifacts import Artifact, Manifest, origin, read_manifest
+from components.artifacts.folders import Artifact, Manifest, origin, read_manifest
 from components.errors import UserError
 from components.models import load_tokenizer
 from components.parameters import documented

@@ -22,7 +22,7 @@ import cyclopts
 import psutil
 
 from components import cli, errors, storage
-from components.artifacts import FILE, Artifact
+from components.artifacts.folders import FILE, Artifact
 from components.launch import metrics
 from components.launch.checkpoints import exchanged
 from components.launch.torchrun import threads_each

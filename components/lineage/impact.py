@@ -9,10 +9,10 @@ from mlflow.entities.model_registry import ModelVersion
 from tqdm import tqdm
 
 from components import storage
-from components.artifacts import FILE, file_digest
+from components.artifacts.folders import FILE, file_digest
+from components.artifacts.provenance import is_remote
 from components.errors import UserError
 from components.lineage.tree import tree_of
-from components.provenance import is_remote
 from components.tracking import reachable
 
 SHORTEST = 8

@@ -15,7 +15,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from components.artifacts import FILE, Manifest
+from components.artifacts.folders import FILE, Manifest
 from components.errors import UserError
 from components.register.champion import EVALUATION, find_version
 from components.tracking import reachable

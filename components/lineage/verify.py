@@ -13,10 +13,10 @@ from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from components import storage
-from components.artifacts import FILE, combined_digest, file_digest
+from components.artifacts.folders import FILE, combined_digest, file_digest
+from components.artifacts.provenance import is_remote
 from components.errors import StageError
 from components.lineage.tree import Node
-from components.provenance import is_remote
 
 State = Literal["same", "changed", "gone", "out of reach"]
 TAGS = {"evaluation": "digest.evaluation", "model": "digest.model", "data": "digest.data"}

@@ -22,9 +22,9 @@ def promote(
     """Make the registered model @champion, if it still passes the gate. The output says why it did."""
     from pathlib import Path
 
+    from components.artifacts.provenance import set_run
     from components.errors import exit_codes
     from components.promote.stage import promote
-    from components.provenance import set_run
     from components.tracking import stage_run
 
     set_run(pipeline_run_id, pipeline_task_id)

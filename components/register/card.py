@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from components.artifacts import Manifest
+from components.artifacts.folders import Manifest
 from components.register.gate import Decision
 
 TEMPLATE = "card.md.j2"

@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from components.artifacts import read_manifest
+from components.artifacts.folders import read_manifest
 from components.errors import UserError
 from components.promote.stage import check_uri
 from components.register.gate import Decision, Limits, decide

@@ -34,9 +34,9 @@ def register(
     import json
     from pathlib import Path
 
+    from components.artifacts.provenance import set_run
     from components.errors import exit_codes
     from components.evaluate.stage import METRICS, flat
-    from components.provenance import set_run
     from components.register.stage import next_step, register
     from components.tracking import stage_run
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import parameters
-from components.artifacts import Manifest, code_digest, combined_digest, read_manifest
+from components.artifacts.folders import Manifest, code_digest, combined_digest, read_manifest
+from components.artifacts.provenance import injected
 from components.errors import UserError
 from components.evaluate.stage import METRICS
 from components.parameters import documented
-from components.provenance import injected
 from components.tasks import Task
 from components.tokenize.stage import EXAMPLES
 

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from components.artifacts import read_manifest
+from components.artifacts.folders import read_manifest
 from components.errors import TryAgainError, UserError
 from components.register.champion import EVALUATION, fetch
 from components.tasks import Task

@@ -40,9 +40,9 @@ def suite(
     import shutil
     from pathlib import Path
 
-    from components.artifacts import artifact_metadata
+    from components.artifacts.folders import artifact_metadata
+    from components.artifacts.provenance import set_run
     from components.errors import exit_codes
-    from components.provenance import set_run
     from components.suite.stage import PAGE, SUBMISSION, TABLE, flat, suite
     from components.tracking import stage_run
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import Artifact, Manifest, origin, read_manifest
+from components.artifacts.folders import Artifact, Manifest, origin, read_manifest
 from components.errors import UserError
 from components.evaluate.stage import METRICS, TEST_PREDICTIONS
 from components.parameters import documented

@@ -30,9 +30,9 @@ def tokenize(
     from pathlib import Path
     from typing import Any
 
-    from components.artifacts import artifact_metadata
+    from components.artifacts.folders import artifact_metadata
+    from components.artifacts.provenance import set_run
     from components.errors import exit_codes
-    from components.provenance import set_run
     from components.tokenize.stage import plan, tokenize
 
     arguments: dict[str, Any] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components import cli
-from components.artifacts import Artifact, Manifest, code_digest, link, read_manifest
+from components.artifacts.folders import Artifact, Manifest, code_digest, link, read_manifest
 from components.errors import UserError
 from components.parameters import documented
 from components.tasks import Task

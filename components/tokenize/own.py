@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.artifacts import file_digest
+from components.artifacts.folders import file_digest
 from components.errors import UserError
 from components.tasks import Task
 from components.tokenize.files import SUFFIXES, find_split, read_columns

@@ -74,9 +74,9 @@ def tokenize_part(
     """Tokenize a part of the source to Parquet."""
     from pathlib import Path
 
-    from components.artifacts import artifact_metadata
+    from components.artifacts.folders import artifact_metadata
+    from components.artifacts.provenance import set_run
     from components.errors import exit_codes
-    from components.provenance import set_run
     from components.tokenize.stage import tokenize
 
     set_run(pipeline_run_id, pipeline_task_id)
@@ -113,9 +113,9 @@ def merge_parts(
     """Put the parts together, to what one pod would have written."""
     from pathlib import Path
 
-    from components.artifacts import artifact_metadata
+    from components.artifacts.folders import artifact_metadata
+    from components.artifacts.provenance import set_run
     from components.errors import exit_codes
-    from components.provenance import set_run
     from components.tokenize.merge import merge
     from components.tracking import stage_run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from components.artifacts import file_digest
+from components.artifacts.folders import file_digest
 from components.errors import UserError
 from components.storage import local
 from components.tasks import UNLABELLED, Task, find_task

@@ -15,11 +15,11 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from components import parameters
-from components.artifacts import Artifact, Manifest, combined_digest
+from components.artifacts.folders import Artifact, Manifest, combined_digest
+from components.artifacts.provenance import uri_of
 from components.errors import UserError
 from components.models import files_digest, load_tokenizer, model_origin, tokenizer_files
 from components.parameters import documented
-from components.provenance import uri_of
 from components.storage import local
 from components.tasks import UNLABELLED, Task
 from components.tokenize.counts import Counts, name_and_add, show

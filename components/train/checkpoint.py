@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from components.artifacts import CACHE, Artifact, read_manifest
+from components.artifacts.folders import CACHE, Artifact, read_manifest
 from components.errors import UserError
 from components.train.log import say
 from components.train.ranks import Ranks

@@ -86,10 +86,10 @@ def train(
     """Fine-tune a pre-trained transformer on tokenized data."""
     from pathlib import Path
 
-    from components.artifacts import artifact_metadata, read_manifest
+    from components.artifacts.folders import artifact_metadata, read_manifest
+    from components.artifacts.provenance import set_run
     from components.errors import exit_codes
     from components.launch.placement import Placement, Places, launched
-    from components.provenance import set_run
     from components.train.stage import METRICS, plan
 
     arguments = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components import parameters
-from components.artifacts import Artifact, Manifest, origin, read_manifest
+from components.artifacts.folders import Artifact, Manifest, origin, read_manifest
 from components.errors import TryAgainError, UserError
 from components.models import files_digest, load_model, load_tokenizer, model_files, model_origin
 from components.parameters import (

@@ -59,7 +59,7 @@ def test_a_model_that_has_diverged_is_not_measured(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from components.artifacts import Artifact
+    from components.artifacts.folders import Artifact
 
     parameters = json.loads((trained("sst2") / "manifest.json").read_text())["parameters"]
     with Artifact(tmp_path / "m", "train", parameters, {}).building() as folder:

@@ -18,7 +18,7 @@ from servers import BUCKET, free_ports, s3_server
 from support import ROOT
 
 from components import storage
-from components.artifacts import FILE, Artifact
+from components.artifacts.folders import FILE, Artifact
 from components.errors import UserError
 from components.launch import checkpoints, torchrun
 from components.launch.torchrun import launched

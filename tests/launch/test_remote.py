@@ -17,13 +17,13 @@ from servers import BUCKET, s3_server
 from support import ROOT
 
 from components import storage
-from components.artifacts import read_manifest
+from components.artifacts.folders import read_manifest
+from components.artifacts.provenance import set_run
 from components.errors import FailedError, UserError
 from components.launch import remote
 from components.launch.api import Api, Patience, connect
 from components.launch.job import job_name, manifest
 from components.launch.placement import Placement, Places, launched
-from components.provenance import set_run
 
 ARGUMENTS: dict[str, object] = {"model": "tiny", "num_updates": 2, "global_batch_size": 32, "seed": 3}
 PLACEMENT: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.artifacts import Artifact, read_manifest
+from components.artifacts.folders import Artifact, read_manifest
 from components.evaluate.metrics import measure, score
 from components.register.gate import task_of
 

@@ -17,7 +17,7 @@ import pytest
 from servers import BUCKET, free_ports, mlflow_server, s3_server, server
 from support import run_module, tracking_at
 
-from components.artifacts import Artifact, read_manifest
+from components.artifacts.folders import Artifact, read_manifest
 from components.lineage.tree import read_tree
 from components.lineage.verify import verify_tree
 from components.register.stage import register

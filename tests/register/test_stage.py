@@ -9,7 +9,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from components.artifacts import Artifact
+from components.artifacts.folders import Artifact
 from components.errors import UserError
 from components.register.stage import register
 from components.tasks import TASKS

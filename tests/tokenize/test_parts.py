@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import run_module
 
-from components.artifacts import CACHE, Manifest, read_manifest
+from components.artifacts.folders import CACHE, Manifest, read_manifest
 from components.errors import UserError
 from components.tokenize import read
 from components.tokenize.merge import merge

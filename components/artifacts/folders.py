@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.provenance import Origin, made_by, uri_of, versions
 from components.errors import UserError
-from components.provenance import Origin, made_by, uri_of, versions
 
 FILE = "manifest.json"
 CACHE = "STAGE_CACHE"
@@ -59,7 +59,7 @@ def folder_digest(folder: Path, *patterns: str) -> str:
 @functools.cache
 def code_digest() -> str:
     """Digest of this package's source."""
-    return folder_digest(Path(__file__).parent, "*.py", "*.j2")
+    return folder_digest(Path(__file__).parents[1], "*.py", "*.j2")
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def _hardware() -> dict[str, Any]:
 @functools.cache
 def _commit() -> str:
     """Of the checkout that this code runs from; '' outside one. The code's own digest tells of changes after it."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return ""
     try:

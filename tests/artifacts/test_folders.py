@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components import artifacts
-from components.artifacts import CACHE, FILE, Artifact, combined_digest, file_digest, read_manifest
+from components.artifacts.folders import CACHE, FILE, Artifact, combined_digest, file_digest, read_manifest
 from components.errors import UserError
 
 
@@ -125,10 +124,10 @@ def test_other_code_or_other_libraries_or_an_unknown_input_make_it_anew(
 ) -> None:
     build(tmp_path / "one")
     with monkeypatch.context() as patched:
-        patched.setattr(artifacts, "code_digest", lambda: "other")
+        patched.setattr(folders, "code_digest", lambda: "other")
         assert artifact(tmp_path / "two").cached() is None
     with monkeypatch.context() as patched:
-        patched.setattr(artifacts, "versions", lambda: {"torch": "0.1"})
+        patched.setattr(folders, "versions", lambda: {"torch": "0.1"})
         assert artifact(tmp_path / "two").cached() is None
     unknown = Artifact(tmp_path / "three", "tokenize", {}, {"model": ""})
     with unknown.building():
