@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from components.artifacts.folders import combined_digest, file_digest
 from components.artifacts.provenance import Origin, is_remote, uri_of
 from components.errors import UserError
-from components.storage import local
+from components.storage.transfer import local
 from components.tasks import TASKS, Task
 from components.tokenize.sample import GRAMMARS, generate
 

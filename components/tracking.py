@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from components.artifacts.folders import Manifest
 from components.errors import TryAgainError, UserError
-from components.s3 import environment
+from components.storage.s3 import environment
 
 PIPELINE_RUN_TAG = "kfp.pipeline_run_id"
 DATASET_DIGEST = 36  # characters that MLflow keeps of it

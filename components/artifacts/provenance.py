@@ -30,7 +30,7 @@ INJECTED: Mapping[str, str] = {
 
 REMOTE = ("s3://", "minio://")
 MOUNTED = re.compile(r"(?:.*/fetched-[0-9a-f]{12})?/(?:s3|minio)/(.+)")
-"""Where KFP mounts what is in a store, and where storage.local puts what it has fetched."""
+"""Where KFP mounts what is in a store, and where storage.transfer puts what it has fetched."""
 
 Origin = dict[str, Any]
 """{"uri": where it lay, "manifest": its own} for an output of ours, {"uri": ..., "files": {path: sha256}} for other files."""

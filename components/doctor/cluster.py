@@ -9,7 +9,7 @@ from components.doctor.pods import job, pod
 from components.launch.access import RESOURCES, missing
 from components.launch.api import JOBS, PODS, TRAIN_JOBS, Api, ApiError, AwayError, Object
 from components.launch.namespace import CERTIFICATES, CONFIG, MLFLOW, S3
-from components.s3 import ENDPOINTS
+from components.storage.s3 import ENDPOINTS
 
 NAMES = {"pytorchjob": "PyTorchJob", "trainjob": "TrainJob"}
 VERSIONS = {"pytorchjob": "v1", "trainjob": "v1alpha1"}

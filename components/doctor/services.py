@@ -12,9 +12,10 @@ def stores(uri: str) -> Finding:
     """Write, read and delete a small object below `uri`, by the settings that every stage uses."""
     if not uri:
         return Finding("skipped", "no place given: give --uri s3://BUCKET/PREFIX")
-    from components import storage  # boto3 takes a while
 
-    storage.check(uri)
+    from components.storage import transfer  # boto3 takes a while
+
+    transfer.check(uri)
     return Finding("ok", f"{uri}: written, read, deleted")
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components import storage
 from components.errors import StageError
+from components.storage import transfer
 
 LATEST = "latest"
 SECONDS = 5.0
@@ -63,9 +63,9 @@ def _said(move: Callable[[str, Path, str], str], uri: str, folder: Path, known: 
 
 def _fetch(uri: str, folder: Path, known: str) -> str:
     """The store's newest, if it is another than the `known` one. Returns its name."""
-    latest = storage.read_text(f"{uri}/{LATEST}") or known
+    latest = transfer.read_text(f"{uri}/{LATEST}") or known
     if latest != known and not (folder / latest).exists():
-        storage.fetch(f"{uri}/{latest}", folder / latest)
+        transfer.fetch(f"{uri}/{latest}", folder / latest)
     return latest
 
 
@@ -84,8 +84,8 @@ def _store(uri: str, folder: Path, known: str) -> str:
             shutil.copytree(newest, copy, copy_function=os.link)
         else:
             os.link(newest, copy)
-        storage.store(copy, f"{uri}/{newest.name}")
-    storage.write_text(f"{uri}/{LATEST}", newest.name)
+        transfer.store(copy, f"{uri}/{newest.name}")
+    transfer.write_text(f"{uri}/{LATEST}", newest.name)
     if known:
-        storage.remove(f"{uri}/{known}")
+        transfer.remove(f"{uri}/{known}")
     return newest.name

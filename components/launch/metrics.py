@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components import storage
 from components.errors import StageError
+from components.storage import transfer
 from components.train.stage import METRICS
 
 SECONDS = 15.0
@@ -33,7 +33,7 @@ def told(output_dir: Path, output_uri: str) -> Iterator[None]:
             text = path.read_text()
             text = text[: text.rfind("\n") + 1]
             if text != last:
-                storage.write_text(place(output_uri), text)
+                transfer.write_text(place(output_uri), text)
                 last = text
 
     with _repeated(tell):
@@ -47,7 +47,7 @@ def heard(output_uri: str, output_dir: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
 
     def hear() -> None:
-        if text := storage.read_text(place(output_uri)):
+        if text := transfer.read_text(place(output_uri)):
             (folder / METRICS).write_text(text)
 
     try:

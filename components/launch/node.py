@@ -21,11 +21,12 @@ from typing import Annotated
 import cyclopts
 import psutil
 
-from components import cli, errors, storage
+from components import cli, errors
 from components.artifacts.folders import FILE, Artifact
 from components.launch import metrics
 from components.launch.checkpoints import exchanged
 from components.launch.torchrun import threads_each
+from components.storage import transfer
 from components.train.stage import plan, train
 
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -50,11 +51,11 @@ def node(*flags: Flags, data_uri: str, output_uri: str, checkpoint_uri: str = ""
         scratch_dir: Folder for everything on this node; what is there is used again. Default: a temporary one.
     """
     with _told(), _scratch(scratch_dir) as folder:
-        os.environ |= storage.environment()
+        os.environ |= transfer.environment()
         for name in OF_THE_POD:
             os.environ.pop(name, None)
         output, checkpoints = folder / "model", folder / "checkpoints"
-        own = [f"--data-dir={storage.local(data_uri, folder)}", f"--output-dir={output}", f"--checkpoint-dir={checkpoints}"]
+        own = [f"--data-dir={transfer.local(data_uri, folder)}", f"--output-dir={output}", f"--checkpoint-dir={checkpoints}"]
         artifact = plan(cli.arguments(train, "components.train", [*flags, *own]))
         if not _is_there(output_uri, artifact):
             least, _, most = os.environ.get("PET_NNODES", "1").partition(":")
@@ -64,9 +65,9 @@ def node(*flags: Flags, data_uri: str, output_uri: str, checkpoint_uri: str = ""
                 _train([*flags, *own], folder)
             if not output.exists():
                 return
-            storage.store(output, output_uri)
+            transfer.store(output, output_uri)
         for uri in filter(None, (checkpoint_uri, metrics.place(output_uri))):
-            storage.remove(uri)
+            transfer.remove(uri)
 
 
 def _is_there(uri: str, artifact: Artifact) -> bool:
@@ -75,7 +76,7 @@ def _is_there(uri: str, artifact: Artifact) -> bool:
     Raises:
         UserError: another one is.
     """
-    text = storage.read_text(f"{uri}/{FILE}")
+    text = transfer.read_text(f"{uri}/{FILE}")
     if text is None:
         return False
     try:

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Mapping
 
-from components import storage
 from components.errors import FailedError, StageError, UserError
 from components.image import TRAIN_IMAGE
 from components.launch import metrics
@@ -15,6 +14,7 @@ from components.launch.job import RUN_LABEL, TASK_LABEL, Job, job_name, label_va
 from components.launch.placement import Placement, Places
 from components.launch.verdict import Limits
 from components.parameters import JobKind
+from components.storage import transfer
 
 
 def run_job(arguments: Mapping[str, object], placement: Placement, kind: JobKind, places: Places) -> None:
@@ -28,7 +28,7 @@ def run_job(arguments: Mapping[str, object], placement: Placement, kind: JobKind
     name = job_name(run_id, task_id)
     data, output = exchange(placement, places, name)
     end = f"{output}.error.json"
-    if said := storage.read_text(end):
+    if said := transfer.read_text(end):
         earlier = json.loads(said)
         raise (UserError if earlier["exit_code"] == UserError.exit_code else FailedError)(earlier["message"])
     api = connect()
@@ -45,14 +45,14 @@ def run_job(arguments: Mapping[str, object], placement: Placement, kind: JobKind
             run_to_end(api, job, kind, limits, logs)
     except BaseException as error:
         with contextlib.suppress(StageError):
-            if storage.is_remote(logs_uri):  # Kubeflow does not keep the outputs of a step that failed
-                storage.store(logs, logs_uri)
+            if transfer.is_remote(logs_uri):  # Kubeflow does not keep the outputs of a step that failed
+                transfer.store(logs, logs_uri)
             if isinstance(error, UserError | FailedError):
-                storage.write_text(end, json.dumps({"exit_code": error.exit_code, "message": str(error)}))
+                transfer.write_text(end, json.dumps({"exit_code": error.exit_code, "message": str(error)}))
         raise
-    storage.fetch(output, places.trained[0])
+    transfer.fetch(output, places.trained[0])
     if placement.job_storage:
-        storage.remove(output.rpartition("/")[0])
+        transfer.remove(output.rpartition("/")[0])
 
 
 def exchange(placement: Placement, places: Places, name: str) -> tuple[str, str]:
@@ -60,10 +60,10 @@ def exchange(placement: Placement, places: Places, name: str) -> tuple[str, str]
     path, data = places.dataset
     output = places.trained[1]
     if folder := placement.job_storage:
-        storage.store(path, f"{folder}/{name}/data")
+        transfer.store(path, f"{folder}/{name}/data")
         return f"{folder}/{name}/data", f"{folder}/{name}/model"
     for uri in (data, output):
-        if not storage.is_remote(uri):
+        if not transfer.is_remote(uri):
             raise UserError(
                 f"the training job's pods cannot reach {uri}: use an object store as pipeline root, or give job_storage"
             )

@@ -8,11 +8,11 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from tqdm import tqdm
 
-from components import storage
 from components.artifacts.folders import FILE, file_digest
 from components.artifacts.provenance import is_remote
 from components.errors import UserError
 from components.lineage.tree import tree_of
+from components.storage import transfer
 from components.tracking import reachable
 
 SHORTEST = 8
@@ -27,9 +27,9 @@ def digests_of(digest_or_path: str) -> set[str]:
         UserError: neither a digest nor a path.
     """
     if is_remote(digest_or_path):
-        if manifest := storage.read_text(f"{digest_or_path}/{FILE}"):
+        if manifest := transfer.read_text(f"{digest_or_path}/{FILE}"):
             return {json.loads(manifest)["digest"]}
-        if found := storage.digests(digest_or_path):
+        if found := transfer.digests(digest_or_path):
             return set(found.values())
         raise UserError(f"there is nothing at {digest_or_path}")
     path = Path(digest_or_path)

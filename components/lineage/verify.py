@@ -12,11 +12,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from components import storage
 from components.artifacts.folders import FILE, combined_digest, file_digest
 from components.artifacts.provenance import is_remote
 from components.errors import StageError
 from components.lineage.tree import Node
+from components.storage import transfer
 
 State = Literal["same", "changed", "gone", "out of reach"]
 TAGS = {"evaluation": "digest.evaluation", "model": "digest.model", "data": "digest.data"}
@@ -105,8 +105,8 @@ def _in_store(node: Node) -> Iterator[Finding]:
     """As `_in_place`, in an S3 store: read to the last byte, and kept nowhere."""
     item = f"{node.kind}: {node.uri}"
     try:
-        found = storage.digests(node.uri, node.files)
-        manifest = storage.read_text(f"{node.uri}/{FILE}") if node.manifest else None
+        found = transfer.digests(node.uri, node.files)
+        manifest = transfer.read_text(f"{node.uri}/{FILE}") if node.manifest else None
     except StageError as error:
         yield Finding(item, "out of reach", str(error))
         return

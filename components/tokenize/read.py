@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from components.artifacts.folders import file_digest
 from components.errors import UserError
-from components.storage import local
+from components.storage.transfer import local
 from components.tasks import UNLABELLED, Task, find_task
 from components.tokenize.files import ROWS_AT_ONCE, check_columns, column_names, find_split, read_columns, unquoted_rows
 from components.tokenize.own import read_own

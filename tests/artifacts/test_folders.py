@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from components.artifacts import folders
 from components.artifacts.folders import CACHE, FILE, Artifact, combined_digest, file_digest, read_manifest
 from components.errors import UserError
 

@@ -324,10 +324,10 @@ def test_storage_is_asked_by_its_own_check(cluster: Cluster, monkeypatch: pytest
     from components.errors import TryAgainError, UserError
 
     asked: list[str] = []
-    storage: Any = type(sys)("components.storage")
+    storage: Any = type(sys)("components.storage.transfer")
     storage.check = asked.append
-    monkeypatch.setitem(sys.modules, "components.storage", storage)
-    monkeypatch.setattr("components.storage", storage, raising=False)
+    monkeypatch.setitem(sys.modules, "components.storage.transfer", storage)
+    monkeypatch.setattr("components.storage.transfer", storage, raising=False)
     assert by_check(doctor(uri="s3://glue/runs"))["storage"].status == "ok"
     assert asked == ["s3://glue/runs"]
 
@@ -355,7 +355,7 @@ def test_mlflow_answers_or_does_not(cluster: Cluster, tracking: str, monkeypatch
 
 @pytest.mark.slow
 def test_real_servers_are_asked(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("components.storage")
+    pytest.importorskip("components.storage.transfer")
     with s3_server(tmp_path / "s3") as keys, mlflow_server(tmp_path / "mlflow") as uri:
         place = ["--uri", f"s3://{BUCKET}/runs", "--tracking-uri", uri]
         for name, value in keys.items():

@@ -9,8 +9,8 @@ import mlflow
 import pytest
 from servers import BUCKET, s3_server
 
-from components import storage
 from components.launch import metrics
+from components.storage import transfer
 from components.tracking import stage_run
 from components.train.stage import METRICS
 
@@ -61,7 +61,7 @@ def test_what_a_node_writes_is_in_mlflow_while_the_job_goes_on(store: None, tmp_
 def test_a_store_that_is_away_stops_nothing(store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (ranks := tmp_path / ".model.17.partial").mkdir()
     (ranks / METRICS).write_text('{"update": 1, "loss": 0.5}\n')
-    endpoint = storage.environment()["AWS_ENDPOINT_URL_S3"]
+    endpoint = transfer.environment()["AWS_ENDPOINT_URL_S3"]
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with metrics.told(tmp_path / "model", OUTPUT), metrics.heard(OUTPUT, tmp_path / "trained"):

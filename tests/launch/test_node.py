@@ -17,11 +17,11 @@ from proxy import proxy_to
 from servers import BUCKET, free_ports, s3_server
 from support import ROOT
 
-from components import storage
 from components.artifacts.folders import FILE, Artifact
 from components.errors import UserError
 from components.launch import checkpoints, torchrun
 from components.launch.torchrun import launched
+from components.storage import transfer
 
 FLAGS = {"model": "tiny", "learning_rate": 1e-3, "num_updates": 3, "global_batch_size": 30, "seed": 3}
 DATA = f"s3://{BUCKET}/data"
@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, tokenized: Callable[[str], P
             patched.delenv(name)
         for name, value in environment.items():
             patched.setenv(name, value)
-        storage.store(tokenized("rte"), DATA)
+        transfer.store(tokenized("rte"), DATA)
         yield environment
 
 
@@ -90,7 +90,7 @@ def test_two_nodes_make_the_same_model_as_four_ranks_here(
         said = [process.communicate(timeout=240)[0] for process in (a, b)]
     assert [a.returncode, b.returncode] == [0, 0], said
     assert [f"stored {output}" in text for text in said].count(True) == 1
-    storage.fetch(output, tmp_path / "model")
+    transfer.fetch(output, tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == (tmp_path / "here" / "model.safetensors").read_bytes()
     manifest = json.loads((tmp_path / "model" / FILE).read_text())
     assert manifest["origins"]["data"]["uri"] == DATA
@@ -124,7 +124,7 @@ def test_a_stopped_node_ends_with_143_and_leaves_nothing(store: dict[str, str], 
     assert process.returncode == 143, said
     assert not [each for each in running if each.is_running()]
     assert list((tmp_path / "a" / "tmp").iterdir()) == []
-    assert storage.read_text(f"{output}/{FILE}") is None
+    assert transfer.read_text(f"{output}/{FILE}") is None
     assert "143" in (tmp_path / "a" / "message").read_text()
 
 
@@ -149,14 +149,14 @@ def test_a_job_that_was_stopped_goes_on_elsewhere_to_the_same_bytes(
         process.send_signal(signal.SIGTERM)
         said += process.communicate(timeout=90)[0]
     assert process.returncode == 143, said
-    assert (storage.read_text(f"{output}.checkpoint/latest") or "").startswith("update-")
+    assert (transfer.read_text(f"{output}.checkpoint/latest") or "").startswith("update-")
     with started(tmp_path / "b", *asked, **alone) as process:
         said = process.communicate(timeout=240)[0]
     assert process.returncode == 0, said
     assert "train: goes on at update" in said
-    storage.fetch(output, tmp_path / "model")
+    transfer.fetch(output, tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == (tmp_path / "here" / "model.safetensors").read_bytes()
-    assert storage.read_text(f"{output}.checkpoint/latest") is None
+    assert transfer.read_text(f"{output}.checkpoint/latest") is None
 
 
 @pytest.mark.slow
@@ -235,8 +235,8 @@ def test_a_checkpoint_outlives_its_node(place: str, tmp_path: Path) -> None:
     with checkpoints.exchanged(place, tmp_path / "a", False):
         for name in ("update-1", "update-2"):
             write_checkpoint(tmp_path / "a", name)
-            wait_for(lambda name=name: storage.read_text(f"{place}/latest") == name)  # type: ignore[misc]
-    assert storage.read_text(f"{place}/update-1/state") is None
+            wait_for(lambda name=name: transfer.read_text(f"{place}/latest") == name)  # type: ignore[misc]
+    assert transfer.read_text(f"{place}/update-1/state") is None
     with checkpoints.exchanged(place, tmp_path / "b", False):
         assert [path.name for path in (tmp_path / "b").iterdir()] == ["update-2"]
         assert (tmp_path / "b" / "update-2" / "state").read_text() == "update-2"
@@ -264,8 +264,8 @@ def test_a_damaged_checkpoint_or_an_absent_store_stops_no_training(
 ) -> None:
     with checkpoints.exchanged(place, tmp_path / "a", False):
         write_checkpoint(tmp_path / "a", "update-1")
-        wait_for(lambda: storage.read_text(f"{place}/latest") == "update-1")
-    storage.write_text(f"{place}/update-1/state", "update-7")
+        wait_for(lambda: transfer.read_text(f"{place}/latest") == "update-1")
+    transfer.write_text(f"{place}/update-1/state", "update-7")
     with checkpoints.exchanged(place, tmp_path / "b", False):
         assert not (tmp_path / "b" / "update-1").exists()
     assert f"checkpoint: {place}/update-1/state is not the file that was stored" in capsys.readouterr().out
@@ -278,7 +278,7 @@ def test_a_damaged_checkpoint_or_an_absent_store_stops_no_training(
             write_checkpoint(tmp_path / "c", "update-3")
             wait_for(lambda: "does not answer" in capsys.readouterr().out)
             proxy.left = float("inf")
-            wait_for(lambda: storage.read_text(f"{place}/latest") == "update-3")
+            wait_for(lambda: transfer.read_text(f"{place}/latest") == "update-3")
 
 
 def test_what_the_training_deletes_meanwhile_is_stored_whole(place: str, tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_what_the_training_deletes_meanwhile_is_stored_whole(place: str, tmp_pat
             if number:
                 shutil.rmtree(tmp_path / "a" / f"update-{number - 1}")
             time.sleep(0.03)
-        wait_for(lambda: storage.read_text(f"{place}/latest") == "update-7")
-    storage.fetch(f"{place}/update-7", tmp_path / "back")
+        wait_for(lambda: transfer.read_text(f"{place}/latest") == "update-7")
+    transfer.fetch(f"{place}/update-7", tmp_path / "back")
     with pytest.raises(UserError, match="there is nothing"):
-        storage.fetch(f"{place}/update-6", tmp_path / "old")
+        transfer.fetch(f"{place}/update-6", tmp_path / "old")

@@ -16,7 +16,6 @@ from replay import replay
 from servers import BUCKET, s3_server
 from support import ROOT
 
-from components import storage
 from components.artifacts.folders import read_manifest
 from components.artifacts.provenance import set_run
 from components.errors import FailedError, UserError
@@ -24,6 +23,7 @@ from components.launch import remote
 from components.launch.api import Api, Patience, connect
 from components.launch.job import job_name, manifest
 from components.launch.placement import Placement, Places, launched
+from components.storage import transfer
 
 ARGUMENTS: dict[str, object] = {"model": "tiny", "num_updates": 2, "global_batch_size": 32, "seed": 3}
 PLACEMENT: dict[str, Any] = {
@@ -103,7 +103,7 @@ def test_a_job_trains_on_what_the_step_was_given_and_the_model_comes_back(
     places = places_of(tmp_path, data, f"s3://{BUCKET}/runs/shared-{shared}")
     placement = Placement(**PLACEMENT | {"job_storage": str(tmp_path / "volume") if shared else ""})
     if not shared:
-        storage.store(data, places.dataset[1])  # as KFP does
+        transfer.store(data, places.dataset[1])  # as KFP does
     with replay("01", speed=SPEED) as cluster:
         api = known(cluster.url, tmp_path, monkeypatch)
         name = job_name("run-1", "task-1")
@@ -130,7 +130,7 @@ def test_a_failed_jobs_logs_are_kept_and_no_second_job_is_started_for_the_same_e
 ) -> None:
     data = tokenized("rte")
     places = places_of(tmp_path, data, f"s3://{BUCKET}/runs/failed")
-    storage.store(data, places.dataset[1])
+    transfer.store(data, places.dataset[1])
     with replay("02", speed=SPEED) as cluster:
         known(cluster.url, tmp_path, monkeypatch)
         for _ in range(2):
@@ -141,7 +141,7 @@ def test_a_failed_jobs_logs_are_kept_and_no_second_job_is_started_for_the_same_e
                 wait()
         assert len(cluster.created) == 1
         assert cluster.left_behind() == []
-    storage.fetch(places.logs[1], tmp_path / "kept")
+    transfer.fetch(places.logs[1], tmp_path / "kept")
     assert "bug: worker-1 exited with 1" in (tmp_path / "kept" / "job-1" / "job.log").read_text()
     assert "step 4" in (tmp_path / "kept" / "job-1" / "worker-1.1.log").read_text()
     assert not (tmp_path / "trained").exists()

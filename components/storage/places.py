@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from components.artifacts.folders import file_digest
 from components.errors import UserError
-from components.s3 import AT_ONCE, client
+from components.storage.s3 import AT_ONCE, client
 
 PIECE = 16 * 2**20
 """Bytes: larger files go in pieces of as many."""

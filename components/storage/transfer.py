@@ -25,9 +25,9 @@ from components.artifacts.folders import FILE, combined_digest, file_digest
 from components.artifacts.provenance import is_remote as is_remote
 from components.artifacts.provenance import uri_of as uri_of
 from components.errors import TryAgainError, UserError
-from components.places import UNFINISHED, Folder, Place, Progress, S3Folder, Stored
-from components.s3 import AT_ONCE, answered
-from components.s3 import environment as environment
+from components.storage.places import UNFINISHED, Folder, Place, Progress, S3Folder, Stored
+from components.storage.s3 import AT_ONCE, answered
+from components.storage.s3 import environment as environment
 
 
 @functools.lru_cache(maxsize=64)

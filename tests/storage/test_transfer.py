@@ -18,10 +18,10 @@ from proxy import Proxy, private_authority, proxy_to
 from servers import BUCKET, S3_KEYS, free_ports, s3_server
 from support import ROOT
 
-from components import s3, storage
 from components.artifacts.folders import FILE, Artifact, file_digest, read_manifest
 from components.errors import StageError, TryAgainError, UserError
-from components.places import PIECE, S3Folder
+from components.storage import s3, transfer
+from components.storage.places import PIECE, S3Folder
 
 MEGABYTE = 2**20
 
@@ -80,42 +80,42 @@ def keys(uri: str) -> set[str]:
 def test_what_is_stored_comes_back_with_its_manifest(uri: str, scheme: str, tmp_path: Path) -> None:
     place = uri.replace("s3://", scheme) if "s3" in scheme or "minio" in scheme else f"{scheme}{tmp_path / 'shared'}"
     made = result(tmp_path / "made", a=b"a", deep__b=b"b" * 10, empty=b"")
-    storage.store(made, place)
-    storage.fetch(place, tmp_path / "back")
+    transfer.store(made, place)
+    transfer.fetch(place, tmp_path / "back")
     assert contents(tmp_path / "back") == contents(made)
     read_manifest(tmp_path / "back", "tokenize")
     assert {path.name for path in tmp_path.iterdir()} == {"made", "back"} | ({"shared"} if "shared" in place else set())
-    storage.fetch(place, tmp_path / "back")  # it is there
+    transfer.fetch(place, tmp_path / "back")  # it is there
 
 
 def test_a_file_and_a_folder_without_a_manifest_come_back_too(uri: str, tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("text,label\n")
-    storage.store(tmp_path / "own.csv", f"{uri}/own.csv")
-    storage.fetch(f"{uri}/own.csv", tmp_path / "back.csv")
+    transfer.store(tmp_path / "own.csv", f"{uri}/own.csv")
+    transfer.fetch(f"{uri}/own.csv", tmp_path / "back.csv")
     assert (tmp_path / "back.csv").read_text() == "text,label\n"
-    storage.fetch(uri, tmp_path / "folder")
+    transfer.fetch(uri, tmp_path / "folder")
     assert contents(tmp_path / "folder") == {"own.csv": b"text,label\n"}
-    assert storage.digests(uri) == storage.digests(f"{uri}/own.csv") == {"own.csv": file_digest(tmp_path / "own.csv")}
+    assert transfer.digests(uri) == transfer.digests(f"{uri}/own.csv") == {"own.csv": file_digest(tmp_path / "own.csv")}
 
 
 def test_large_files_go_in_pieces_and_come_back_whole(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = result(tmp_path / "made", large=os.urandom(2 * PIECE + 12345), small=b"s")
-    storage.store(made, uri)
+    transfer.store(made, uri)
     assert S3Folder(uri).files()["large"].version.endswith('-3"')
-    storage.fetch(uri, tmp_path / "back")
+    transfer.fetch(uri, tmp_path / "back")
     assert contents(tmp_path / "back") == contents(made)
     assert "2 files, 33.6 MB in " in capsys.readouterr().out
 
 
 def test_a_broken_fetch_leaves_no_folder_and_goes_on_where_it_was(uri: str, tmp_path: Path, slow_line: Proxy) -> None:
     made = result(tmp_path / "made", **{f"file{number}": os.urandom(MEGABYTE) for number in range(8)})
-    storage.store(made, uri)
+    transfer.store(made, uri)
     slow_line.left = 5 * MEGABYTE
     with pytest.raises(TryAgainError, match=r"place: the store at 127\.0\.0\.1:\d+ does not answer"):
-        storage.fetch(uri, tmp_path / "back")
+        transfer.fetch(uri, tmp_path / "back")
     assert not (tmp_path / "back").exists()
     slow_line.left, slow_line.received = float("inf"), 0
-    storage.fetch(uri, tmp_path / "back")
+    transfer.fetch(uri, tmp_path / "back")
     assert contents(tmp_path / "back") == contents(made)
     assert MEGABYTE < slow_line.received < 8 * MEGABYTE
     assert {path.name for path in tmp_path.iterdir()} == {"made", "back"}
@@ -130,8 +130,8 @@ def test_connections_that_are_cut_now_and_then_stop_nothing(
     with ThreadPoolExecutor() as pool:
 
         def move() -> None:
-            storage.store(made, uri)
-            storage.fetch(uri, tmp_path / "back")
+            transfer.store(made, uri)
+            transfer.fetch(uri, tmp_path / "back")
 
         moved = pool.submit(move)
         cuts = 0
@@ -149,30 +149,30 @@ def test_a_broken_store_has_no_manifest_and_goes_on_where_it_was(uri: str, tmp_p
     made = result(tmp_path / "made", **{f"file{number}": os.urandom(MEGABYTE) for number in range(12)})
     slow_line.left_up = 9.5 * MEGABYTE
     with pytest.raises(TryAgainError, match="does not answer"):
-        storage.store(made, uri)
+        transfer.store(made, uri)
     slow_line.left_up, slow_line.sent = float("inf"), 0
     assert 0 < len(keys(uri)) < 12
     assert FILE not in keys(uri)
-    storage.store(made, uri)
+    transfer.store(made, uri)
     assert slow_line.sent < 11 * MEGABYTE
-    storage.fetch(uri, tmp_path / "back")
+    transfer.fetch(uri, tmp_path / "back")
     assert contents(tmp_path / "back") == contents(made)
     slow_line.sent = 0
-    storage.store(made, uri)
+    transfer.store(made, uri)
     assert slow_line.sent < MEGABYTE  # all of it was there
 
 
 def test_a_reader_never_finds_a_manifest_beside_other_files(
     uri: str, tmp_path: Path, environment: dict[str, str], slow_line: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage.store(result(tmp_path / "old", a=os.urandom(MEGABYTE), gone=b"g"), uri)
+    transfer.store(result(tmp_path / "old", a=os.urandom(MEGABYTE), gone=b"g"), uri)
     new = result(tmp_path / "new", a=os.urandom(MEGABYTE), b=os.urandom(MEGABYTE))
     slow_line.left_up = MEGABYTE
     with pytest.raises(TryAgainError):
-        storage.store(new, uri)
+        transfer.store(new, uri)
     slow_line.left_up = float("inf")
     assert FILE not in keys(uri)
-    storage.store(new, uri)
+    transfer.store(new, uri)
     assert keys(uri) == {"a", "b", FILE}
 
 
@@ -182,8 +182,9 @@ def test_a_store_that_is_stopped_leaves_no_manifest_and_no_pieces_for_ever(
 ) -> None:
     made = result(tmp_path / "made", large=os.urandom(2 * PIECE))
     code = (
-        "import sys; from pathlib import Path; from components import storage; from components.errors import exit_codes\n"
-        "with exit_codes(): storage.store(Path(sys.argv[1]), sys.argv[2])"
+        "import sys; from pathlib import Path; from components.storage import transfer\n"
+        "from components.errors import exit_codes\n"
+        "with exit_codes(): transfer.store(Path(sys.argv[1]), sys.argv[2])"
     )
     slow_line.pause = 0.02
     with subprocess.Popen([sys.executable, "-c", code, made, uri], cwd=ROOT) as process:
@@ -193,7 +194,7 @@ def test_a_store_that_is_stopped_leaves_no_manifest_and_no_pieces_for_ever(
         assert process.wait(30) == (143 if stop == signal.SIGTERM else -stop)
     slow_line.pause = 0
     assert keys(uri) == set()
-    storage.store(made, uri)
+    transfer.store(made, uri)
     assert keys(uri) == {"large", FILE}
     prefix = uri.removeprefix(f"s3://{BUCKET}/")
     assert not s3.client().list_multipart_uploads(Bucket=BUCKET, Prefix=f"{prefix}/large").get("Uploads")
@@ -204,7 +205,7 @@ def test_a_flipped_byte_in_the_store_is_found_by_name(uri: str, tmp_path: Path, 
     made = result(tmp_path / "made", a=b"a" * 100, deep__b=b"b" * 100)
     if not with_manifest:
         (made / FILE).unlink()
-    storage.store(made, uri)
+    transfer.store(made, uri)
     s3.client().put_object(  # with what was recorded of it
         Bucket=BUCKET,
         Key=f"{uri.removeprefix(f's3://{BUCKET}/')}/deep/b",
@@ -212,44 +213,44 @@ def test_a_flipped_byte_in_the_store_is_found_by_name(uri: str, tmp_path: Path, 
         Metadata={"sha256": file_digest(made / "deep" / "b")},
     )
     with pytest.raises(UserError, match=rf"{uri}/deep/b is not the file that was stored"):
-        storage.fetch(uri, tmp_path / "back")
+        transfer.fetch(uri, tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
 
 def test_a_missing_file_and_a_damaged_folder_here_are_found_by_name(uri: str, tmp_path: Path) -> None:
     made = result(tmp_path / "made", a=b"a", b=b"b")
-    storage.store(made, uri)
-    storage.remove(f"{uri}/b")
+    transfer.store(made, uri)
+    transfer.remove(f"{uri}/b")
     with pytest.raises(UserError, match=f"{uri}/b is missing"):
-        storage.fetch(uri, tmp_path / "back")
+        transfer.fetch(uri, tmp_path / "back")
     (made / "a").write_text("A")
     with pytest.raises(UserError, match=r"made/a is not what .*manifest\.json says"):
-        storage.store(made, uri)
+        transfer.store(made, uri)
     with pytest.raises(UserError, match=r"made exists and is not what is at"):
-        storage.fetch(f"{uri}/a", made)
+        transfer.fetch(f"{uri}/a", made)
     assert (made / "a").read_text() == "A"
 
 
 def test_a_new_state_of_a_source_is_fetched_anew_and_the_same_is_not(uri: str, tmp_path: Path) -> None:
     s3.client().put_object(Bucket=BUCKET, Key=f"{uri.removeprefix(f's3://{BUCKET}/')}/a.csv", Body=b"one")
-    first = storage.local(uri, tmp_path)
-    assert storage.uri_of(first) == uri
-    assert storage.uri_of(first / "a.csv") == f"{uri}/a.csv"
+    first = transfer.local(uri, tmp_path)
+    assert transfer.uri_of(first) == uri
+    assert transfer.uri_of(first / "a.csv") == f"{uri}/a.csv"
     changed = (first / "a.csv").stat().st_ctime_ns
-    storage.local.cache_clear()
-    assert storage.local(uri, tmp_path) == first
+    transfer.local.cache_clear()
+    assert transfer.local(uri, tmp_path) == first
     assert (first / "a.csv").stat().st_ctime_ns == changed
     s3.client().put_object(Bucket=BUCKET, Key=f"{uri.removeprefix(f's3://{BUCKET}/')}/a.csv", Body=b"two")
-    storage.local.cache_clear()
-    assert (storage.local(uri, tmp_path) / "a.csv").read_bytes() == b"two"
+    transfer.local.cache_clear()
+    assert (transfer.local(uri, tmp_path) / "a.csv").read_bytes() == b"two"
     assert (first / "a.csv").read_bytes() == b"one"
 
 
 def test_processes_that_fetch_the_same_at_once_fetch_it_once(uri: str, tmp_path: Path) -> None:
-    storage.store(result(tmp_path / "made", a=os.urandom(MEGABYTE)), uri)
+    transfer.store(result(tmp_path / "made", a=os.urandom(MEGABYTE)), uri)
     code = (
-        "import sys; from pathlib import Path; from components import storage\n"
-        "print(storage.local(sys.argv[1], Path(sys.argv[2])))"
+        "import sys; from pathlib import Path; from components.storage import transfer\n"
+        "print(transfer.local(sys.argv[1], Path(sys.argv[2])))"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", code, uri, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -261,29 +262,29 @@ def test_processes_that_fetch_the_same_at_once_fetch_it_once(uri: str, tmp_path:
 
 
 def test_what_is_mounted_is_named_by_its_uri(tmp_path: Path) -> None:
-    assert storage.uri_of("/s3/bucket/a/b") == storage.uri_of(Path("/minio/bucket/a/b")) == "s3://bucket/a/b"
-    assert storage.uri_of("minio://bucket/a/") == "s3://bucket/a"
-    assert storage.uri_of(tmp_path / "s3" / "bucket") == str(tmp_path / "s3" / "bucket")
-    assert storage.is_remote("minio://bucket/a")
-    assert not storage.is_remote("/s3/bucket/a")
+    assert transfer.uri_of("/s3/bucket/a/b") == transfer.uri_of(Path("/minio/bucket/a/b")) == "s3://bucket/a/b"
+    assert transfer.uri_of("minio://bucket/a/") == "s3://bucket/a"
+    assert transfer.uri_of(tmp_path / "s3" / "bucket") == str(tmp_path / "s3" / "bucket")
+    assert transfer.is_remote("minio://bucket/a")
+    assert not transfer.is_remote("/s3/bucket/a")
 
 
 def test_texts_and_removal(uri: str, tmp_path: Path) -> None:
     for place in (uri, str(tmp_path / "place")):
-        assert storage.read_text(f"{place}/t") is None
-        storage.write_text(f"{place}/t", "é\n")
-        storage.write_text(f"{place}/deep/u", "u")
-        assert storage.read_text(f"{place}/t") == "é\n"
-        storage.check(place)
-        storage.remove(place)
-        storage.remove(place)
-        assert storage.read_text(f"{place}/t") is None
+        assert transfer.read_text(f"{place}/t") is None
+        transfer.write_text(f"{place}/t", "é\n")
+        transfer.write_text(f"{place}/deep/u", "u")
+        assert transfer.read_text(f"{place}/t") == "é\n"
+        transfer.check(place)
+        transfer.remove(place)
+        transfer.remove(place)
+        assert transfer.read_text(f"{place}/t") is None
         with pytest.raises(UserError, match="there is nothing at"):
-            storage.fetch(place, tmp_path / "back")
+            transfer.fetch(place, tmp_path / "back")
     assert list(tmp_path.iterdir()) == []
     for whole in (f"s3://{BUCKET}", "s3://", "/"):
         with pytest.raises(UserError, match="name a folder in it"):
-            storage.remove(whole)
+            transfer.remove(whole)
 
 
 def wrong(name: str, value: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -316,10 +317,10 @@ def test_what_is_set_wrongly_is_named_in_one_line_without_any_secret(
     change(monkeypatch)
     made = result(tmp_path / "made", a=b"a")
     for action in (
-        lambda: storage.store(made, uri),
-        lambda: storage.fetch(uri, tmp_path / "back"),
-        lambda: storage.read_text(f"{uri}/a"),
-        lambda: storage.check(uri),
+        lambda: transfer.store(made, uri),
+        lambda: transfer.fetch(uri, tmp_path / "back"),
+        lambda: transfer.read_text(f"{uri}/a"),
+        lambda: transfer.check(uri),
     ):
         with pytest.raises(kind, match=says) as raised:
             action()
@@ -333,14 +334,14 @@ def test_what_is_set_wrongly_is_named_in_one_line_without_any_secret(
 def test_an_absent_bucket_is_named(tmp_path: Path) -> None:
     made = result(tmp_path / "made", a=b"a")
     for action in (
-        lambda: storage.store(made, "s3://nobody-has-it/x"),
-        lambda: storage.fetch("s3://nobody-has-it/x", tmp_path / "back"),
-        lambda: storage.read_text("s3://nobody-has-it/x"),
+        lambda: transfer.store(made, "s3://nobody-has-it/x"),
+        lambda: transfer.fetch("s3://nobody-has-it/x", tmp_path / "back"),
+        lambda: transfer.read_text("s3://nobody-has-it/x"),
     ):
         with pytest.raises(UserError, match="has no bucket 'nobody-has-it'"):
             action()
     with pytest.raises(UserError, match="check the URI"):
-        storage.read_text("s3://")
+        transfer.read_text("s3://")
 
 
 def test_the_settings_show_no_secret(environment: dict[str, str]) -> None:
@@ -359,12 +360,12 @@ def test_one_set_of_settings_serves_pyarrow_and_mlflow(
 
 def all_clients_reach(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """boto3, pyarrow and MLflow."""
-    storage.store(result(tmp_path / "made", a=b"a"), uri)
+    transfer.store(result(tmp_path / "made", a=b"a"), uri)
     path = uri.removeprefix("s3://")
     pq.write_table(pa.table({"x": [1, 2]}), f"{path}/t.parquet", filesystem=s3.filesystem())
     assert pq.read_table(f"{path}/t.parquet", filesystem=s3.filesystem())["x"].to_pylist() == [1, 2]
     with monkeypatch.context() as patched:
-        for name, value in storage.environment().items():
+        for name, value in transfer.environment().items():
             patched.setenv(name, value)
         assert Path(mlflow.artifacts.download_artifacts(f"{uri}/a", dst_path=str(tmp_path))).read_bytes() == b"a"
 
@@ -378,7 +379,7 @@ def test_a_private_authority_is_believed_where_it_is_named_and_nowhere_else(
         for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
             monkeypatch.setenv(name, proxy.url)
         with pytest.raises(UserError, match=r"the certificate of 127\.0\.0\.1:\d+ cannot be verified: .* AWS_CA_BUNDLE"):
-            storage.read_text(f"{uri}/a")
+            transfer.read_text(f"{uri}/a")
         with pytest.raises(OSError, match="certificate"):
             s3.filesystem().get_file_info(uri.removeprefix("s3://"))
         monkeypatch.setenv("AWS_CA_BUNDLE", str(authority))
@@ -386,16 +387,19 @@ def test_a_private_authority_is_believed_where_it_is_named_and_nowhere_else(
         all_clients_reach(uri, tmp_path, monkeypatch)
         code = "import requests, sys; print(requests.get(sys.argv[1]).status_code)"
         done = subprocess.run(
-            [sys.executable, "-c", code, proxy.url], capture_output=True, text=True, env={**os.environ, **storage.environment()}
+            [sys.executable, "-c", code, proxy.url],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **transfer.environment()},
         )
         assert done.stdout.strip() == "403", done.stderr
         (tmp_path / "no.crt").write_text("nothing")
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "no.crt"))
         with pytest.raises(UserError, match="AWS_CA_BUNDLE"):
-            storage.read_text(f"{uri}/a")
+            transfer.read_text(f"{uri}/a")
 
 
 def test_importing_it_loads_no_client() -> None:
-    code = "import sys, components.storage; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys, components.storage.transfer; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not set(done.stdout.split()) & {"boto3", "botocore", "s3transfer", "pyarrow", "mlflow", "torch", "kfp", "kubernetes"}

@@ -10,7 +10,6 @@ import pytest
 from servers import BUCKET, s3_server
 from support import tracking_at
 
-from components import storage
 from components.artifacts.folders import FILE, read_manifest
 from components.errors import UserError
 from components.evaluate.stage import evaluate
@@ -19,6 +18,7 @@ from components.lineage.tree import read_tree
 from components.lineage.verify import verify_tree
 from components.models import load_model, load_tokenizer
 from components.register.stage import register
+from components.storage import transfer
 from components.tasks import TASKS
 from components.tokenize.sample import generate
 from components.tokenize.stage import tokenize
@@ -46,8 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         tokenizer = load_tokenizer("tiny")
         tokenizer.save_pretrained(base)
         load_model("tiny", TASKS["sst2"], len(tokenizer), 0.1).save_pretrained(base)
-        storage.store(raw, f"{ROOT}/raw")
-        storage.store(base, f"{ROOT}/base")
+        transfer.store(raw, f"{ROOT}/raw")
+        transfer.store(base, f"{ROOT}/base")
         yield folder
 
 
@@ -76,11 +76,11 @@ def registered(folder: Path) -> Iterator[str]:
     with tracking_at(f"sqlite:///{folder / 'mlflow.db'}"):
         mlflow.set_experiment(experiment_id=mlflow.create_experiment("e", (folder / "store").as_uri()))
         tokenize(task="sst2", source=f"{ROOT}/raw", model=f"{ROOT}/base", output_dir=folder / "data")
-        storage.store(folder / "data", f"{ROOT}/data")
-        data = storage.local(f"{ROOT}/data")
+        transfer.store(folder / "data", f"{ROOT}/data")
+        data = transfer.local(f"{ROOT}/data")
         train(data_dir=data, model=f"{ROOT}/base", output_dir=folder / "model", num_updates=1)
-        storage.store(folder / "model", f"{ROOT}/model")
-        model = storage.local(f"{ROOT}/model")
+        transfer.store(folder / "model", f"{ROOT}/model")
+        model = transfer.local(f"{ROOT}/model")
         evaluate(model_dir=model, data_dir=data, output_dir=folder / "evaluation", robustness_rows=0)
         yield register(model_dir=model, evaluation_dir=folder / "evaluation", name="stored")["model_uri"]
 
@@ -96,13 +96,13 @@ def test_what_lies_in_a_store_is_verified_there(registered: str, monkeypatch: py
     same = findings(registered)
     assert set(same) == {"same"}
     assert {f"source: {ROOT}/raw/sst2/train.parquet", f"model: {ROOT}/model/{FILE}"} <= set(same["same"])
-    text = storage.read_text(f"{ROOT}/data/task.json")
+    text = transfer.read_text(f"{ROOT}/data/task.json")
     assert text
-    storage.write_text(f"{ROOT}/data/task.json", text.replace("sst2", "sst3"))
+    transfer.write_text(f"{ROOT}/data/task.json", text.replace("sst2", "sst3"))
     assert findings(registered)["changed"] == [f"data: {ROOT}/data/task.json"]
-    storage.remove(f"{ROOT}/data/task.json")
+    transfer.remove(f"{ROOT}/data/task.json")
     assert findings(registered)["gone"] == [f"data: {ROOT}/data/task.json"]
-    storage.write_text(f"{ROOT}/data/task.json", text)
+    transfer.write_text(f"{ROOT}/data/task.json", text)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
     reached = findings(registered)
     assert set(reached) == {"same", "out of reach"}
