@@ -36,10 +36,10 @@ from transformers import AutoModelForSequenceClassification
 
 from components import cli, parameters
 from components.errors import UserError
-from components.evaluate.metrics import measure, score
 from components.evaluate.predict import predict
 from components.models import load_model, load_tokenizer
-from components.tasks import TASKS
+from components.tasks.metrics import measure, score
+from components.tasks.table import TASKS
 from components.tokenize.stage import tokenize
 from components.train.build import build_method, prepare_model
 from components.train.data import num_examples, read_split

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from components import cli
 from components.errors import UserError
-from components.evaluate.intervals import OF_MATRICES
 from components.register.gate import compare
-from components.tasks import TASKS, Task
+from components.tasks.intervals import OF_MATRICES
+from components.tasks.table import TASKS, Task
 
 CASES = [
     ("sst2", 0.92, 0.04, 0.01),

@@ -26,7 +26,7 @@ from components import cli, parameters
 from components.errors import UserError
 from components.models import load_model, load_tokenizer
 from components.parameters import Precision
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 from components.train.build import build_method, prepare_model
 from components.train.data import Split, micro_batches
 from components.train.methods import Method, Progress

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from components import cli, parameters
 from components.errors import UserError
 from components.models import load_model, load_tokenizer
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 from components.tokenize.stage import TOKENIZER, tokenize
 from components.train.build import build_method, prepare_model
 from components.train.data import micro_batches, read_split, rows_of_update

@@ -12,8 +12,8 @@ from components.artifacts.folders import combined_digest, file_digest
 from components.artifacts.provenance import Origin, is_remote, uri_of
 from components.errors import UserError
 from components.storage.transfer import local
-from components.tasks import TASKS, Task
-from components.tokenize.sample import GRAMMARS, generate
+from components.tasks.sample import GRAMMARS, generate
+from components.tasks.table import TASKS, Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

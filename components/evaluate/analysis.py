@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.evaluate.curves import curves
-from components.evaluate.metrics import confusion_matrix, measure, score
-from components.tasks import Task
+from components.tasks.metrics import confusion_matrix, measure, score
+from components.tasks.table import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from components.evaluate.metrics import measure, score
-from components.tasks import Task
+from components.tasks.metrics import measure, score
+from components.tasks.table import Task
 from components.tokenize.files import find_split
 
 NUM_TRAINING_ROWS = 50_000  # enough for a linear model, and seconds on one core

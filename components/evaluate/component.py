@@ -33,7 +33,7 @@ def evaluate(
     from components.artifacts.provenance import set_run
     from components.errors import exit_codes
     from components.evaluate.stage import METRICS, REPORT, SUMMARY, evaluate, flat, plan
-    from components.tasks import Task
+    from components.tasks.table import Task
 
     folder = Path(evaluation.path)
     arguments: dict[str, Any] = {

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
-from components.tasks import Task
+from components.tasks.table import Task
 
 NUM_POINTS = 200
 ABOVE_EVERY_PROBABILITY = float(np.nextafter(1, 2))  # in place of scikit-learn's infinity, which JSON and KFP cannot hold

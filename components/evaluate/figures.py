@@ -13,7 +13,7 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from components.tasks import Task
+from components.tasks.table import Task
 
 TEXT = "#010203"  # matplotlib has no currentColor: this stands for it
 GREY = "#808080"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.folders import Manifest
-from components.tasks import Task
+from components.tasks.table import Task
 
 NOISES = {"clean": "none", "typos": "typos in the text", "capitals": "text in capitals", "odd spaces": "odd spaces in the text"}
 NUM_ERRORS = 5  # of each split

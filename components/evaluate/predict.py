@@ -7,7 +7,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from components.errors import UserError
-from components.tasks import Task
+from components.tasks.table import Task
 from components.train.data import Split
 from components.train.packing import is_packed
 

@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from components.artifacts.folders import Manifest
 from components.evaluate.figures import Plot
-from components.tasks import Task
+from components.tasks.table import Task
 
 TEMPLATE = "report.html.j2"
 

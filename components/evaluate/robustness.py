@@ -16,9 +16,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from components.evaluate.analysis import texts_of
-from components.evaluate.metrics import measure, score
 from components.evaluate.predict import BATCH_SIZE, answers, predict
-from components.tasks import Task
+from components.tasks.metrics import measure, score
+from components.tasks.table import Task
 from components.train.data import Batch, Split
 from components.train.methods import Progress, task_losses
 from components.train.methods.noise import noise_size, normal_noise

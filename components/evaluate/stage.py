@@ -13,7 +13,7 @@ from components.artifacts.folders import Artifact, Manifest, origin, read_manife
 from components.errors import UserError
 from components.models import load_tokenizer
 from components.parameters import documented
-from components.tasks import Task
+from components.tasks.table import Task
 from components.tokenize.files import find_split
 from components.tokenize.stage import EXAMPLES, STATISTICS, TOKENIZER, tokenizer_digest
 from components.train.stage import METRICS as TRAINING_METRICS
@@ -61,13 +61,13 @@ def evaluate(
     from components.evaluate.analysis import describe, texts_of, worst
     from components.evaluate.baselines import baselines
     from components.evaluate.figures import draw, write_figures
-    from components.evaluate.intervals import interval, resample
     from components.evaluate.markdown import write_summary
-    from components.evaluate.metrics import score
     from components.evaluate.predict import predict
     from components.evaluate.report import write_report
     from components.evaluate.robustness import robustness
     from components.evaluate.unlabelled import write_test_predictions
+    from components.tasks.intervals import interval, resample
+    from components.tasks.metrics import score
     from components.train.data import read_split
     from components.train.packing import pack
 

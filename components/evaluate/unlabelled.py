@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from transformers import PreTrainedModel
 
 from components.evaluate.predict import predict
-from components.tasks import Task
+from components.tasks.table import Task
 from components.tokenize.files import find_split
 from components.train.data import read_split
 

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from components.errors import UserError
-from components.evaluate.intervals import CONFIDENCE, NUM_RESAMPLES, OF_MATRICES, interval, resample
 from components.evaluate.stage import METRICS, PREDICTIONS
-from components.tasks import Task
+from components.tasks.intervals import CONFIDENCE, NUM_RESAMPLES, OF_MATRICES, interval, resample
+from components.tasks.table import Task
 
 TEXT_NOISES = ("typos", "capitals", "odd spaces")
 POWER = 0.92  # a little above nine times in ten: the spread that it is computed from is an estimate
@@ -165,7 +165,7 @@ def task_of(results: dict[str, Any]) -> Task:
 
 
 def _score(task: Task, labels: np.ndarray, predictions: np.ndarray) -> float:
-    from components.evaluate.metrics import measure, score
+    from components.tasks.metrics import measure, score
 
     return score(measure(task, labels, predictions))
 

@@ -11,7 +11,7 @@ from components.artifacts.provenance import injected
 from components.errors import UserError
 from components.evaluate.stage import METRICS
 from components.parameters import documented
-from components.tasks import Task
+from components.tasks.table import Task
 from components.tokenize.stage import EXAMPLES
 
 if TYPE_CHECKING:

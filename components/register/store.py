@@ -17,7 +17,7 @@ from mlflow.types import ColSpec, Schema
 from components.artifacts.folders import read_manifest
 from components.errors import TryAgainError, UserError
 from components.register.champion import EVALUATION, fetch
-from components.tasks import Task
+from components.tasks.table import Task
 from components.tokenize.stage import EXAMPLES
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "pandas", "numpy")

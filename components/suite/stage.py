@@ -10,7 +10,7 @@ from components.artifacts.folders import Artifact, Manifest, origin, read_manife
 from components.errors import UserError
 from components.evaluate.stage import METRICS, TEST_PREDICTIONS
 from components.parameters import documented
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 
 TABLE = "table.json"
 TEXT = "table.md"

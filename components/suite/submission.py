@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.tasks import TASKS, Task
+from components.tasks.table import TASKS, Task
 
 WANTED = {file: rows for task in TASKS.values() for file, rows in task.submission.values()}
 """File -> rows, of all that GLUE's server wants in one zip."""

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.suite.published import PUBLISHED
-from components.tasks import TASKS
+from components.tasks.published import PUBLISHED
+from components.tasks.table import TASKS
 
 OF_GLUE = tuple(name for name, task in TASKS.items() if task.submission)
 AVERAGES: Mapping[str, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from components.tasks import Task
+from components.tasks.table import Task
 from components.tokenize.digest import joined
 from components.tokenize.shards import shard_name
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.tasks import Task
+from components.tasks.table import Task
 
 BLOCK_ROWS = 1000
 """Rows that are digested together. Whoever has whole blocks can digest them without the rows before."""

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from components.artifacts.folders import file_digest
 from components.errors import UserError
-from components.tasks import Task
+from components.tasks.table import Task
 from components.tokenize.files import SUFFIXES, find_split, read_columns
 from components.tokenize.rows import LABEL, Source, Stretch, Stretches, as_float, checked, tables_of
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from components.errors import UserError
-from components.tasks import UNLABELLED, Task
+from components.tasks.table import UNLABELLED, Task
 
 LABEL = "label"
 

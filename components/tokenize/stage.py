@@ -21,7 +21,7 @@ from components.errors import UserError
 from components.models import files_digest, load_tokenizer, model_origin, tokenizer_files
 from components.parameters import documented
 from components.storage.transfer import local
-from components.tasks import UNLABELLED, Task
+from components.tasks.table import UNLABELLED, Task
 from components.tokenize.counts import Counts, name_and_add, show
 from components.tokenize.digest import BLOCK_ROWS, RowsDigest
 from components.tokenize.read import read_source

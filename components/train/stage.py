@@ -24,7 +24,7 @@ from components.parameters import (
     check_choice,
     documented,
 )
-from components.tasks import Task
+from components.tasks.table import Task
 from components.tokenize.files import find_split
 from components.tokenize.stage import TOKENIZER, tokenizer_digest
 

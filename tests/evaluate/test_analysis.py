@@ -6,7 +6,7 @@ from scipy import stats
 
 from components.evaluate.analysis import NUM_ERRORS, calibration, slices, texts_of, worst
 from components.models import load_tokenizer
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 
 SST2, STSB = TASKS["sst2"], TASKS["stsb"]
 

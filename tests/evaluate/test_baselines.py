@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.evaluate.baselines import baselines
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 
 
 def write(folder: Path, split: str, rows: list[list[int]], labels: list[float], types: list[list[int]] | None = None) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics
 
 from components.evaluate.curves import NUM_POINTS, curves, thin
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 
 SST2, MNLI = TASKS["sst2"], TASKS["mnli"]
 

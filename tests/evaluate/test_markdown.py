@@ -11,7 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from components.evaluate.markdown import escape, write_summary
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -11,7 +11,7 @@ from browser import CHROMIUM, Page, browsing
 
 from components.evaluate.figures import draw, write_figures
 from components.evaluate.report import write_report
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 
 PHONE, DESK = 390, 1280
 FIGURES = {

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.errors import UserError
-from components.evaluate.metrics import measure
 from components.evaluate.stage import evaluate, flat
-from components.tasks import TASKS
+from components.tasks.metrics import measure
+from components.tasks.table import TASKS
 
 
 @pytest.mark.parametrize("task", ["sst2", "mnli", "stsb", "mrpc"])

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from components.evaluate.unlabelled import write_test_predictions
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 
 
 def test_test_splits_have_the_models_own_predictions(

@@ -20,8 +20,8 @@ from components.lineage.tree import read_tree
 from components.lineage.verify import verify_tree
 from components.models import load_model, load_tokenizer
 from components.register.stage import register
-from components.tasks import TASKS
-from components.tokenize.sample import generate
+from components.tasks.sample import generate
+from components.tasks.table import TASKS
 from components.tokenize.stage import tokenize
 from components.train.stage import train
 

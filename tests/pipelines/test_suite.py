@@ -14,7 +14,7 @@ import pytest
 from support import ROOT, compiled_spec, heed_interrupts, run_module
 
 from components import parameters
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 from pipelines.adapt import adapt
 from pipelines.command import without_commas
 from pipelines.suite import OF_EACH_RUN, OF_OWN_DATA, suite

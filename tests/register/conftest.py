@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.artifacts.folders import Artifact, read_manifest
-from components.evaluate.metrics import measure, score
 from components.register.gate import task_of
+from components.tasks.metrics import measure, score
 
 Variant = Callable[..., Path]
 

@@ -11,9 +11,9 @@ import pytest
 from gate import Truth
 
 from components.errors import UserError
-from components.evaluate.metrics import measure, score
 from components.register.gate import Limits, compare, decide, paired_differences
-from components.tasks import TASKS
+from components.tasks.metrics import measure, score
+from components.tasks.table import TASKS
 
 LIMITS = Limits(0.05, 0.0, 0.0)
 

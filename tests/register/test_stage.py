@@ -12,7 +12,7 @@ import pytest
 from components.artifacts.folders import Artifact
 from components.errors import UserError
 from components.register.stage import register
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 
 
 def _examples(folder: Path) -> list[dict[str, str]]:

@@ -13,11 +13,11 @@ from sklearn import metrics
 
 from components.errors import UserError
 from components.evaluate.stage import evaluate
-from components.suite.published import PUBLISHED
 from components.suite.stage import flat, runs, suite
 from components.suite.submission import WANTED, submitted, write_submission
 from components.suite.table import AVERAGES
-from components.tasks import TASKS
+from components.tasks.published import PUBLISHED
+from components.tasks.table import TASKS
 from components.train.stage import train
 
 CHOSEN = ("cola", "stsb", "mnli", "qnli", "wnli")

@@ -3,7 +3,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 from components.tokenize import digest as module
 from components.tokenize.digest import RowsDigest, joined
 

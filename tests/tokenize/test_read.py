@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.errors import UserError
-from components.tasks import TASKS, UNLABELLED
+from components.tasks.table import TASKS, UNLABELLED
 from components.tokenize import files
 from components.tokenize.read import read_source
 from components.tokenize.rows import Source, tables_of

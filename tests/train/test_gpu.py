@@ -11,7 +11,7 @@ from run_methods import VARIANTS
 
 from components import parameters
 from components.models import load_model, load_tokenizer
-from components.tasks import TASKS
+from components.tasks.table import TASKS
 from components.train.build import METHODS, build_method
 from components.train.data import read_split
 from components.train.methods import Progress

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics
 
-from components.tasks import Task
+from components.tasks.table import Task
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from components.errors import UserError
-from components.tasks import UNLABELLED, Task
+from components.tasks.table import UNLABELLED, Task
 
 Row = tuple[tuple[str, ...], float]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy import stats
 
-from components.tasks import Task
+from components.tasks.table import Task
 
 NUM_RESAMPLES = 2000
 CONFIDENCE = 0.95

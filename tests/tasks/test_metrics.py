@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from components.evaluate.metrics import METRICS, confusion_matrix, measure, score
-from components.tasks import TASKS
+from components.tasks.metrics import METRICS, confusion_matrix, measure, score
+from components.tasks.table import TASKS
 
 LABELS = np.array([1, 1, 1, 0, 0, 1, 0, 1])
 PREDICTIONS = np.array([1, 0, 1, 0, 1, 1, 0, 1])

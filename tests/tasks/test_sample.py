@@ -6,9 +6,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from components.errors import UserError
-from components.evaluate.metrics import measure, score
-from components.tasks import TASKS, UNLABELLED, Task
-from components.tokenize.sample import Row, generate
+from components.tasks.metrics import measure, score
+from components.tasks.sample import Row, generate
+from components.tasks.table import TASKS, UNLABELLED, Task
 
 TRAINABLE = [task for task in TASKS.values() if "train" in task.files]
 

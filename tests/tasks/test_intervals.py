@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from components.evaluate.intervals import OF_MATRICES, interval, resample
-from components.evaluate.metrics import METRICS
-from components.tasks import TASKS, Task
+from components.tasks.intervals import OF_MATRICES, interval, resample
+from components.tasks.metrics import METRICS
+from components.tasks.table import TASKS, Task
 
 
 def task(metric: str, num_labels: int) -> Task:
