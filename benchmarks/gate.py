@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from components import cli
 from components.errors import UserError
-from components.register.gate import compare
+from components.registry.gate import compare
 from components.tasks.intervals import OF_MATRICES
 from components.tasks.table import TASKS, Task
 

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 from transformers import PreTrainedModel
 
 from components import cli
+from components.artifacts.names import TOKENIZER
 from components.errors import UserError
 from components.evaluate.predict import predict
 from components.models import find_model, load_tokenizer
 from components.tasks.metrics import measure, score
 from components.tasks.table import TASKS
-from components.tokenize.stage import TOKENIZER, tokenize
+from components.tokenize.stage import tokenize
 from components.train.data import read_split
 from components.train.stage import train
 

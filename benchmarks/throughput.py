@@ -29,10 +29,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from components import cli, parameters
+from components.artifacts.names import TOKENIZER
 from components.errors import UserError
 from components.models import load_model, load_tokenizer
 from components.tasks.table import TASKS
-from components.tokenize.stage import TOKENIZER, tokenize
+from components.tokenize.stage import tokenize
 from components.train.build import build_method, prepare_model
 from components.train.data import micro_batches, read_split, rows_of_update
 from components.train.memory import CPU_TOKENS

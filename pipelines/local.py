@@ -20,7 +20,8 @@ from kfp.dsl.graph_component import GraphComponent
 
 from components import errors
 from components.artifacts.folders import CACHE
-from components.evaluate.stage import METRICS, REPORT, scored
+from components.artifacts.names import METRICS, REPORT
+from components.evaluate.stage import scored
 from components.suite.stage import PAGE, SUBMISSION, TEXT, runs
 from pipelines import command
 from pipelines.adapt import adapt

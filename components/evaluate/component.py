@@ -30,9 +30,10 @@ def evaluate(
     from typing import Any
 
     from components.artifacts.folders import artifact_metadata
+    from components.artifacts.names import METRICS, REPORT, SUMMARY
     from components.artifacts.provenance import set_run
     from components.errors import exit_codes
-    from components.evaluate.stage import METRICS, REPORT, SUMMARY, evaluate, flat, plan
+    from components.evaluate.stage import evaluate, flat, plan
     from components.tasks.table import Task
 
     folder = Path(evaluation.path)

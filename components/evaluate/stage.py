@@ -10,21 +10,26 @@ import pyarrow.parquet as pq
 
 from components import parameters
 from components.artifacts.folders import Artifact, Manifest, origin, read_manifest
+from components.artifacts.names import (
+    ERRORS,
+    EXAMPLES,
+    FIGURES,
+    METRICS,
+    PREDICTIONS,
+    REPORT,
+    STATISTICS,
+    SUMMARY,
+    TEST_PREDICTIONS,
+    TOKENIZER,
+    TRAINING_LOG,
+)
 from components.errors import UserError
 from components.models import load_tokenizer
 from components.parameters import documented
 from components.tasks.table import Task
 from components.tokenize.files import find_split
-from components.tokenize.stage import EXAMPLES, STATISTICS, TOKENIZER, tokenizer_digest
-from components.train.stage import METRICS as TRAINING_METRICS
+from components.tokenize.stage import tokenizer_digest
 
-METRICS = "metrics.json"
-PREDICTIONS = "predictions.parquet"
-TEST_PREDICTIONS = "test_predictions.parquet"
-REPORT = "report.html"
-SUMMARY = "summary.md"
-FIGURES = "figures"
-ERRORS = "errors.json"
 OF_THE_TRAINING = ("model", "method", "seed")
 
 
@@ -109,7 +114,7 @@ def evaluate(
         (folder / ERRORS).write_text(json.dumps(errors, indent=1) + "\n")
         examples = _answered(json.loads((data_dir / EXAMPLES).read_text()), predicted, task)
         (folder / EXAMPLES).write_text(json.dumps(examples, indent=1) + "\n")
-        training = [json.loads(line) for line in (model_dir / TRAINING_METRICS).read_text().splitlines()]
+        training = [json.loads(line) for line in (model_dir / TRAINING_LOG).read_text().splitlines()]
         plots = draw(task, results, predicted, training)
         write_figures(folder / FIGURES, plots)
         write_report(folder / REPORT, task, results, plots, examples, errors, *manifests)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from components.artifacts.names import TRAINING_LOG
 from components.errors import StageError
 from components.storage import transfer
-from components.train.stage import METRICS
 
 SECONDS = 15.0
 """Between two looks."""
@@ -19,7 +19,7 @@ SECONDS = 15.0
 
 def place(output_uri: str) -> str:
     """Where they are kept while there is no model yet."""
-    return f"{output_uri}.{METRICS}"
+    return f"{output_uri}.{TRAINING_LOG}"
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def told(output_dir: Path, output_uri: str) -> Iterator[None]:
 
     def tell() -> None:
         nonlocal last
-        for path in output_dir.parent.glob(f".{output_dir.name}.*.partial/{METRICS}"):
+        for path in output_dir.parent.glob(f".{output_dir.name}.*.partial/{TRAINING_LOG}"):
             text = path.read_text()
             text = text[: text.rfind("\n") + 1]
             if text != last:
@@ -48,7 +48,7 @@ def heard(output_uri: str, output_dir: Path) -> Iterator[None]:
 
     def hear() -> None:
         if text := transfer.read_text(place(output_uri)):
-            (folder / METRICS).write_text(text)
+            (folder / TRAINING_LOG).write_text(text)
 
     try:
         with _repeated(hear):

@@ -1,12 +1,9 @@
 """A registered version becomes champion, if the gate lets it through at this very moment."""
 
-import re
-
 from components import parameters
 from components.errors import UserError
 from components.parameters import documented
-
-URI = re.compile(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))")
+from components.registry.versions import check_uri
 
 
 @documented
@@ -28,9 +25,8 @@ def promote(
 
     import mlflow  # seconds, as are the next
 
-    from components.register.champion import crown, find_version
-    from components.register.gate import Limits
-    from components.register.stage import record
+    from components.registry.champion import crown, find_version, record
+    from components.registry.gate import Limits
     from components.tracking import reachable
 
     limits = Limits(champion_margin, champion_min_score, champion_min_robustness)
@@ -45,12 +41,3 @@ def promote(
         raise UserError(f"{name} version {version} {decision}")
     print(f"champion: {name} version {version} as models:/{name}@champion: {'; '.join(decision.reasons)}", flush=True)
     return "; ".join(decision.reasons)
-
-
-def check_uri(model_uri: str) -> tuple[str, str | None, str | None]:
-    """(name, version, alias), one of the last two; UserError where it has another form."""
-    found = URI.fullmatch(model_uri)
-    if not found:
-        raise UserError(f"model_uri is '{model_uri}': give models:/NAME/VERSION or models:/NAME@ALIAS")
-    name, version, alias = found.groups()
-    return name, version, alias

@@ -34,9 +34,10 @@ def register(
     import json
     from pathlib import Path
 
+    from components.artifacts.names import METRICS
     from components.artifacts.provenance import set_run
     from components.errors import exit_codes
-    from components.evaluate.stage import METRICS, flat
+    from components.evaluate.stage import flat
     from components.register.stage import next_step, register
     from components.tracking import stage_run
 

@@ -7,21 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from components import parameters
 from components.artifacts.folders import Manifest, code_digest, combined_digest, read_manifest
+from components.artifacts.names import EXAMPLES, METRICS
 from components.artifacts.provenance import injected
 from components.errors import UserError
-from components.evaluate.stage import METRICS
 from components.parameters import documented
+from components.registry.versions import CHAMPION
 from components.tasks.table import Task
-from components.tokenize.stage import EXAMPLES
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from components.registry.gate import Decision
 
-    from components.register.gate import Decision
-
-CHAMPION = "champion"
 MAX_DESCRIPTION = 5000  # characters that every one of MLflow's databases takes
-MAX_TAG = 5000
 
 
 @documented
@@ -53,14 +49,14 @@ def register(
         raise UserError(f"name '{name}', alias '{alias}': give both, a name without / : % and quotes, an alias but {CHAMPION}")
 
     # Seconds to import: `--help` and the checks above need not wait.
-    from components.register.gate import Limits
+    from components.registry.gate import Limits
 
     limits = Limits(champion_margin, champion_min_score, champion_min_robustness)
     import mlflow
 
-    from components.register.card import write_card
-    from components.register.champion import crown, judge
-    from components.register.store import log_version, version_of
+    from components.registry.card import write_card
+    from components.registry.champion import crown, judge, record
+    from components.registry.store import log_version, version_of
     from components.tracking import reachable
 
     results, examples = (json.loads((evaluation_dir / file).read_text()) for file in (METRICS, EXAMPLES))
@@ -95,14 +91,6 @@ def next_step(registered: dict[str, Any], auto_promote: bool) -> str:
     """What a pipeline does after `register`: `promote` a version that passed and is no champion yet, else `keep`."""
     decision: Decision = registered["decision"]
     return "promote" if auto_promote and decision.promote and decision.champion != registered["version"] else "keep"
-
-
-def record(client: "MlflowClient", name: str, version: str, decision: "Decision") -> None:
-    """Say on the version what the gate said."""
-    tags = {"gate": "passed" if decision.promote else "refused", "gate.reason": "; ".join(decision.reasons)}
-    tags |= {"gate.champion": decision.champion or "none", "gate.decision": json.dumps(decision.as_dict())}
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, value[:MAX_TAG])
 
 
 def _tags(task: Task, model: Manifest, evaluation: Manifest, results: dict[str, Any]) -> dict[str, str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.folders import Artifact, Manifest, origin, read_manifest
+from components.artifacts.names import METRICS, TEST_PREDICTIONS
 from components.errors import UserError
-from components.evaluate.stage import METRICS, TEST_PREDICTIONS
 from components.parameters import documented
 from components.tasks.table import TASKS
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from components import cli
 from components.artifacts.folders import Artifact, Manifest, code_digest, link, read_manifest
+from components.artifacts.names import STATISTICS, TOKENIZER
 from components.errors import UserError
 from components.parameters import documented
 from components.tasks.table import Task
 from components.tokenize.counts import Counts, name_and_add, show
-from components.tokenize.stage import OF_A_PART, PART, STATISTICS, TOKENIZER
+from components.tokenize.stage import OF_A_PART, PART
 
 
 @documented

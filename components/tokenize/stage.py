@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from components import parameters
 from components.artifacts.folders import Artifact, Manifest, combined_digest
+from components.artifacts.names import EXAMPLES, STATISTICS, TOKENIZER
 from components.artifacts.provenance import uri_of
 from components.errors import UserError
 from components.models import files_digest, load_tokenizer, model_origin, tokenizer_files
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-STATISTICS = "statistics.json"
-TOKENIZER = "tokenizer"
-EXAMPLES = "examples.json"
 OF_THE_SOURCE = ("source", "text_columns", "label_column", "skip_malformed_rows", "num_sample_rows", "seed")
 OF_A_PART = ("part", "num_parts")
 PART = "tokenize --part"

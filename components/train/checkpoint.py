@@ -26,10 +26,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.artifacts.folders import CACHE, Artifact, read_manifest
+from components.artifacts.names import TRAINING_LOG
 from components.errors import UserError
 from components.train.log import say
 from components.train.ranks import Ranks
-from components.train.stage import METRICS
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
@@ -115,7 +115,7 @@ def save(folder: Path, identity: str, state: State) -> None:
         with artifact.building() as unfinished:
             save_file(state.tensors, unfinished / TENSORS)
             (unfinished / NUMBERS).write_text(json.dumps({"update": state.update, **state.numbers}))
-            (unfinished / METRICS).write_text(state.metrics)
+            (unfinished / TRAINING_LOG).write_text(state.metrics)
     except (OSError, SafetensorError) as error:
         say(f"train: no checkpoint after update {state.update}, going on without: {error}")
         return
@@ -131,7 +131,7 @@ def load(folder: Path, identity: str) -> State | None:
                 say(f"train: {path} is of another run (parameters, data, code or versions differ): not used")
                 continue
             numbers = json.loads((path / NUMBERS).read_text())
-            metrics = (path / METRICS).read_text()
+            metrics = (path / TRAINING_LOG).read_text()
             return State(numbers["update"], load_file(path / TENSORS), numbers, metrics, manifest["made_by"]["created"])
         except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             say(f"train: {path} is damaged and not used: {error}")

@@ -87,10 +87,11 @@ def train(
     from pathlib import Path
 
     from components.artifacts.folders import artifact_metadata, read_manifest
+    from components.artifacts.names import TRAINING_LOG
     from components.artifacts.provenance import set_run
     from components.errors import exit_codes
     from components.launch.placement import Placement, Places, launched
-    from components.train.stage import METRICS, plan
+    from components.train.stage import plan
 
     arguments = {
         "data_dir": dataset.path,
@@ -167,7 +168,7 @@ def train(
                 with stage_run(
                     "train", pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri
                 ) as run:
-                    with run.following(Path(trained.path), METRICS):
+                    with run.following(Path(trained.path), TRAINING_LOG):
                         wait()
                     manifest = read_manifest(Path(trained.path), "train")
                     run.log_manifest(manifest)

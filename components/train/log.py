@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
+from components.artifacts.names import TRAINING_LOG
 from components.errors import UserError
 from components.train.methods import Loss
 from components.train.ranks import Ranks
-from components.train.stage import METRICS
 
 MOST_SKIPPED = 20  # from its first 2^16, fp16's loss scale is then below 1
 GATHER_SECONDS = 2.0
@@ -55,7 +55,7 @@ class MetricsLog:
         self.may_skip, self.num_skipped = may_skip, 0
         self.noted = noted
         self.at_once = interval if ranks.count == 1 else 1
-        self.file = (folder / METRICS).open("w") if folder else None
+        self.file = (folder / TRAINING_LOG).open("w") if folder else None
         self.bar = tqdm(total=num_examples, desc="train", unit=" samples", disable=None if folder else True, smoothing=0.1)
         self.num_examples, self.done = num_examples, 0
         self.sums = torch.zeros(len(self.names), device=ranks.device)

@@ -10,6 +10,7 @@ from typing import Any
 
 from components import parameters
 from components.artifacts.folders import Artifact, Manifest, origin, read_manifest
+from components.artifacts.names import TOKENIZER, TRAINING_LOG
 from components.errors import TryAgainError, UserError
 from components.models import files_digest, load_model, load_tokenizer, model_files, model_origin
 from components.parameters import (
@@ -26,9 +27,7 @@ from components.parameters import (
 )
 from components.tasks.table import Task
 from components.tokenize.files import find_split
-from components.tokenize.stage import TOKENIZER, tokenizer_digest
-
-METRICS = "metrics.jsonl"
+from components.tokenize.stage import tokenizer_digest
 
 
 @documented
@@ -195,7 +194,7 @@ def train(
                 log.flush()
                 tensors, numbers = checkpoint.capture(bare, the_optimizer, arithmetic.scaler)
                 numbers |= {"seconds": log.seconds, "tokens": {ranks.device.type: tokens}}
-                lines = (folder / METRICS).read_text() if folder else ""
+                lines = (folder / TRAINING_LOG).read_text() if folder else ""
                 if checkpoints:
                     checkpoint.save(checkpoints, artifact.identity, checkpoint.State(done, tensors, numbers, lines))
 

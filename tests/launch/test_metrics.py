@@ -9,10 +9,10 @@ import mlflow
 import pytest
 from servers import BUCKET, s3_server
 
+from components.artifacts.names import TRAINING_LOG
 from components.launch import metrics
 from components.storage import transfer
 from components.tracking import stage_run
-from components.train.stage import METRICS
 
 OUTPUT = f"s3://{BUCKET}/live/trained"
 
@@ -46,25 +46,25 @@ def test_what_a_node_writes_is_in_mlflow_while_the_job_goes_on(store: None, tmp_
         def logged() -> list[tuple[int, float]]:
             return [(point.step, point.value) for point in mlflow.MlflowClient().get_metric_history(run.run_id, "loss")]
 
-        with run.following(here, METRICS):
+        with run.following(here, TRAINING_LOG):
             with metrics.told(there, OUTPUT), metrics.heard(OUTPUT, here):
-                (ranks / METRICS).write_text('{"update": 1, "loss": 0.5}\n{"update": 2, "lo')
+                (ranks / TRAINING_LOG).write_text('{"update": 1, "loss": 0.5}\n{"update": 2, "lo')
                 assert until(logged) == [(1, 0.5)]
-                (ranks / METRICS).write_text('{"update": 1, "loss": 0.5}\n{"update": 2, "loss": 0.25}\n')
+                (ranks / TRAINING_LOG).write_text('{"update": 1, "loss": 0.5}\n{"update": 2, "loss": 0.25}\n')
                 until(lambda: len(logged()) == 2)
             assert list(here.parent.iterdir()) == []  # what comes now is the model
             here.mkdir()
-            (here / METRICS).write_text("".join(f'{{"update": {n}, "loss": {0.5**n}}}\n' for n in (1, 2, 3)))
+            (here / TRAINING_LOG).write_text("".join(f'{{"update": {n}, "loss": {0.5**n}}}\n' for n in (1, 2, 3)))
         assert logged() == [(1, 0.5), (2, 0.25), (3, 0.125)]
 
 
 def test_a_store_that_is_away_stops_nothing(store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (ranks := tmp_path / ".model.17.partial").mkdir()
-    (ranks / METRICS).write_text('{"update": 1, "loss": 0.5}\n')
+    (ranks / TRAINING_LOG).write_text('{"update": 1, "loss": 0.5}\n')
     endpoint = transfer.environment()["AWS_ENDPOINT_URL_S3"]
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with metrics.told(tmp_path / "model", OUTPUT), metrics.heard(OUTPUT, tmp_path / "trained"):
         time.sleep(1)
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
-        assert until(lambda: (tmp_path / ".trained.job.partial" / METRICS).exists())
+        assert until(lambda: (tmp_path / ".trained.job.partial" / TRAINING_LOG).exists())

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.artifacts.folders import Artifact, read_manifest
-from components.register.gate import task_of
+from components.registry.gate import task_of
 from components.tasks.metrics import measure, score
 
 Variant = Callable[..., Path]

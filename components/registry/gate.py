@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import stats
 
+from components.artifacts.names import METRICS, PREDICTIONS
 from components.errors import UserError
-from components.evaluate.stage import METRICS, PREDICTIONS
 from components.tasks.intervals import CONFIDENCE, NUM_RESAMPLES, OF_MATRICES, interval, resample
 from components.tasks.table import Task
 

@@ -1,5 +1,6 @@
 """The registry's side of the gate: who is champion, on what it was measured, and giving the place to another."""
 
+import json
 import os
 import sys
 import tempfile
@@ -12,13 +13,13 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from components.artifacts.folders import read_manifest
 from components.errors import UserError
-from components.promote.stage import check_uri
-from components.register.gate import Decision, Limits, decide
-from components.register.stage import CHAMPION
+from components.registry.gate import Decision, Limits, decide
+from components.registry.versions import CHAMPION, check_uri
 
 EVALUATION = "evaluation"
 """Folder of a version's run that holds what components.evaluate wrote."""
 ATTEMPTS = 20
+MAX_TAG = 5000  # characters
 
 if not sys.stderr.isatty():
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a line for every file
@@ -74,6 +75,14 @@ def crown(client: mlflow.MlflowClient, name: str, version: str, limits: Limits) 
             client.set_registered_model_alias(name, CHAMPION, version)
             return decision
     raise UserError(f"the champion of {name} changed {ATTEMPTS} times while version {version} was judged: promote it later")
+
+
+def record(client: mlflow.MlflowClient, name: str, version: str, decision: Decision) -> None:
+    """Say on the version what the gate said."""
+    tags = {"gate": "passed" if decision.promote else "refused", "gate.reason": "; ".join(decision.reasons)}
+    tags |= {"gate.champion": decision.champion or "none", "gate.decision": json.dumps(decision.as_dict())}
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value[:MAX_TAG])
 
 
 def fetch_evaluation(client: mlflow.MlflowClient, name: str, version: str, folder: Path) -> Path:

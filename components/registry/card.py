@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from components.artifacts.folders import Manifest
-from components.register.gate import Decision
+from components.registry.gate import Decision
 
 TEMPLATE = "card.md.j2"
 SHOWN = ("optimizer", "learning_rate", "num_epochs", "num_updates", "global_batch_size", "seed")

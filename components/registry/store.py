@@ -15,10 +15,10 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from components.artifacts.folders import read_manifest
+from components.artifacts.names import EXAMPLES
 from components.errors import TryAgainError, UserError
-from components.register.champion import EVALUATION, fetch
+from components.registry.champion import EVALUATION, fetch
 from components.tasks.table import Task
-from components.tokenize.stage import EXAMPLES
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "pandas", "numpy")
 TOLERANCE = 1e-3  # between probabilities of the same model in batches padded otherwise

@@ -11,7 +11,7 @@ import pytest
 from gate import Truth
 
 from components.errors import UserError
-from components.register.gate import Limits, compare, decide, paired_differences
+from components.registry.gate import Limits, compare, decide, paired_differences
 from components.tasks.metrics import measure, score
 from components.tasks.table import TASKS
 
