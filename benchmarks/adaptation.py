@@ -37,14 +37,14 @@ from transformers import AutoModelForSequenceClassification
 from components import cli, parameters
 from components.errors import UserError
 from components.evaluate.predict import predict
-from components.models import load_model, load_tokenizer
+from components.modeling.load import load_model, load_tokenizer
 from components.tasks.metrics import measure, score
 from components.tasks.table import TASKS
 from components.tokenize.stage import tokenize
-from components.train.build import build_method, prepare_model
-from components.train.data import num_examples, read_split
-from components.train.precision import choose_arithmetic
 from components.train.stage import train
+from components.training.build import build_method, prepare_model
+from components.training.data import num_examples, read_split
+from components.training.precision import choose_arithmetic
 
 MICRO_BATCH_TOKENS = 2048
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components import parameters
-from components.train.data import updates_per_epoch
+from components.training.data import updates_per_epoch
 
 BASE_BATCH_SIZE = 32
 FIRST_RATES = {"adamw": 1e-4, "lamb": 4e-4}

@@ -26,14 +26,14 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from components import cli, parameters
 from components.errors import UserError
+from components.modeling.compiled import compile_layers
 from components.parameters import Precision
-from components.train.build import METHODS, build_method, prepare_model
-from components.train.compiled import compile_layers
-from components.train.data import Split, micro_batches, rows_of_update
-from components.train.memory import choose_tokens
-from components.train.optimizers import build_optimizer
-from components.train.precision import Arithmetic, choose_arithmetic
-from components.train.update import accumulate_gradients
+from components.training.build import METHODS, build_method, prepare_model
+from components.training.data import Split, micro_batches, rows_of_update
+from components.training.memory import choose_tokens
+from components.training.optimizers import build_optimizer
+from components.training.precision import Arithmetic, choose_arithmetic
+from components.training.update import accumulate_gradients
 
 SHAPES: dict[str, dict[str, int]] = {
     "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},

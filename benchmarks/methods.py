@@ -24,16 +24,16 @@ from tqdm import tqdm
 
 from components import cli, parameters
 from components.errors import UserError
-from components.models import load_model, load_tokenizer
+from components.modeling.load import load_model, load_tokenizer
+from components.modeling.packing import is_packed
 from components.parameters import Precision
 from components.tasks.table import TASKS
-from components.train.build import build_method, prepare_model
-from components.train.data import Split, micro_batches
-from components.train.methods import Method, Progress
-from components.train.optimizers import build_optimizer
-from components.train.packing import is_packed
-from components.train.precision import Arithmetic, choose_arithmetic
-from components.train.update import accumulate_gradients
+from components.training.build import build_method, prepare_model
+from components.training.data import Split, micro_batches
+from components.training.methods import Method, Progress
+from components.training.optimizers import build_optimizer
+from components.training.precision import Arithmetic, choose_arithmetic
+from components.training.update import accumulate_gradients
 
 NOISY = Progress(update=1, num_updates=2, seed=0)  # half way, where ScaLA's noise has begun
 CASES: dict[str, dict[str, Any]] = {

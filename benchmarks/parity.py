@@ -19,12 +19,12 @@ from components import cli
 from components.artifacts.names import TOKENIZER
 from components.errors import UserError
 from components.evaluate.predict import predict
-from components.models import find_model, load_tokenizer
+from components.modeling.load import find_model, load_tokenizer
 from components.tasks.metrics import measure, score
 from components.tasks.table import TASKS
 from components.tokenize.stage import tokenize
-from components.train.data import read_split
 from components.train.stage import train
+from components.training.data import read_split
 
 TASK = TASKS["sst2"]
 

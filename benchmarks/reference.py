@@ -10,12 +10,12 @@ import time
 import torch
 from torch import nn
 
+from components.modeling.packing import is_packed
 from components.parameters import Optimizer
-from components.train.data import Split, micro_batches, rows_of_update, updates_per_epoch
-from components.train.methods import Method, Progress, task_losses
-from components.train.optimizers import build_optimizer
-from components.train.packing import is_packed
-from components.train.precision import Arithmetic
+from components.training.data import Split, micro_batches, rows_of_update, updates_per_epoch
+from components.training.methods import Method, Progress, task_losses
+from components.training.optimizers import build_optimizer
+from components.training.precision import Arithmetic
 
 PASSES = ("forward", "input_backward", "backward")
 

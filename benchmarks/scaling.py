@@ -31,8 +31,8 @@ from components import cli
 from components.errors import UserError
 from components.launch.torchrun import launched
 from components.tokenize.stage import tokenize
-from components.train.data import Split, micro_batches, read_split, rows_of_update
-from components.train.memory import CPU_TOKENS
+from components.training.data import Split, micro_batches, read_split, rows_of_update
+from components.training.memory import CPU_TOKENS
 
 RANKS = (1, 2)
 

@@ -31,17 +31,17 @@ from tqdm import tqdm
 from components import cli, parameters
 from components.artifacts.names import TOKENIZER
 from components.errors import UserError
-from components.models import load_model, load_tokenizer
+from components.modeling.load import load_model, load_tokenizer
+from components.modeling.packing import is_packed
 from components.tasks.table import TASKS
 from components.tokenize.stage import tokenize
-from components.train.build import build_method, prepare_model
-from components.train.data import micro_batches, read_split, rows_of_update
-from components.train.memory import CPU_TOKENS
-from components.train.methods import Progress
-from components.train.packing import is_packed
-from components.train.precision import choose_arithmetic
 from components.train.stage import train
-from components.train.update import accumulate_gradients
+from components.training.build import build_method, prepare_model
+from components.training.data import micro_batches, read_split, rows_of_update
+from components.training.memory import CPU_TOKENS
+from components.training.methods import Progress
+from components.training.precision import choose_arithmetic
+from components.training.update import accumulate_gradients
 
 OURS, DEFAULT, BEST = "ours", "Trainer, as run_glue.py", "Trainer, at its best"
 MICRO_BATCH = 32

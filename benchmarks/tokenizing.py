@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from components import cli
 from components.errors import UserError
-from components.models import load_tokenizer
+from components.modeling.load import load_tokenizer
 from components.tokenize.stage import tokenize
 
 OURS, ONE, MANY, BARE = "ours", "datasets.map, one process", "datasets.map, all cores", "the tokenizer alone"

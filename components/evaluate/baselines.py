@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from components.artifacts.splits import find_split
 from components.tasks.metrics import measure, score
 from components.tasks.table import Task
-from components.tokenize.files import find_split
 
 NUM_TRAINING_ROWS = 50_000  # enough for a linear model, and seconds on one core
 

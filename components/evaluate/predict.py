@@ -7,9 +7,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from components.errors import UserError
+from components.modeling.packing import is_packed
 from components.tasks.table import Task
-from components.train.data import Split
-from components.train.packing import is_packed
+from components.training.data import Split
 
 BATCH_SIZE = 64
 

@@ -17,12 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from components.evaluate.analysis import texts_of
 from components.evaluate.predict import BATCH_SIZE, answers, predict
+from components.modeling.packing import is_packed
 from components.tasks.metrics import measure, score
 from components.tasks.table import Task
-from components.train.data import Batch, Split
-from components.train.methods import Progress, task_losses
-from components.train.methods.noise import noise_size, normal_noise
-from components.train.packing import is_packed
+from components.training.data import Batch, Split
+from components.training.methods import Progress, task_losses
+from components.training.methods.noise import noise_size, normal_noise
 
 RADII = (0.1, 0.2, 0.4)
 TYPO_RATE = 0.1

@@ -23,12 +23,11 @@ from components.artifacts.names import (
     TOKENIZER,
     TRAINING_LOG,
 )
+from components.artifacts.splits import find_split
 from components.errors import UserError
-from components.models import load_tokenizer
+from components.modeling.load import load_tokenizer, tokenizer_digest
 from components.parameters import documented
 from components.tasks.table import Task
-from components.tokenize.files import find_split
-from components.tokenize.stage import tokenizer_digest
 
 OF_THE_TRAINING = ("model", "method", "seed")
 
@@ -71,10 +70,10 @@ def evaluate(
     from components.evaluate.report import write_report
     from components.evaluate.robustness import robustness
     from components.evaluate.unlabelled import write_test_predictions
+    from components.modeling.packing import pack
     from components.tasks.intervals import interval, resample
     from components.tasks.metrics import score
-    from components.train.data import read_split
-    from components.train.packing import pack
+    from components.training.data import read_split
 
     logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

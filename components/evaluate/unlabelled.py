@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedModel
 
+from components.artifacts.splits import find_split
 from components.evaluate.predict import predict
 from components.tasks.table import Task
-from components.tokenize.files import find_split
-from components.train.data import read_split
+from components.training.data import read_split
 
 
 def write_test_predictions(path: Path, model: PreTrainedModel, data_dir: Path, pad_id: int, task: Task) -> None:

@@ -12,16 +12,7 @@ import pyarrow.parquet as pq
 from components.errors import UserError
 from components.tokenize.rows import Stretch
 
-SUFFIXES = (".parquet", ".csv", ".tsv")
 ROWS_AT_ONCE = 10_000
-
-
-def find_split(folder: Path, split: str) -> list[Path]:
-    """`train.parquet`, or the hub's own `train-00000-of-00002.parquet` and so on; nothing where there is no such split."""
-    for suffix in SUFFIXES:
-        if paths := sorted([*folder.glob(f"{split}{suffix}"), *folder.glob(f"{split}-*-of-*{suffix}")]):
-            return paths
-    return []
 
 
 def column_names(path: Path) -> list[str]:

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.artifacts.folders import file_digest
+from components.artifacts.splits import SUFFIXES, find_split
 from components.errors import UserError
 from components.tasks.table import Task
-from components.tokenize.files import SUFFIXES, find_split, read_columns
+from components.tokenize.files import read_columns
 from components.tokenize.rows import LABEL, Source, Stretch, Stretches, as_float, checked, tables_of
 
 MOST_LABELS = 1000

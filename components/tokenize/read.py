@@ -10,11 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from components.artifacts.folders import file_digest
+from components.artifacts.splits import find_split
 from components.errors import UserError
 from components.storage.transfer import local
 from components.tasks.sample import generate
 from components.tasks.table import UNLABELLED, Task, find_task
-from components.tokenize.files import ROWS_AT_ONCE, check_columns, column_names, find_split, read_columns, unquoted_rows
+from components.tokenize.files import ROWS_AT_ONCE, check_columns, column_names, read_columns, unquoted_rows
 from components.tokenize.own import read_own
 from components.tokenize.rows import LABEL, Source, Stretch, Stretches, checked, number_of, table_of, tables_of
 

@@ -19,7 +19,7 @@ from components.artifacts.folders import Artifact, Manifest, combined_digest
 from components.artifacts.names import EXAMPLES, STATISTICS, TOKENIZER
 from components.artifacts.provenance import uri_of
 from components.errors import UserError
-from components.models import files_digest, load_tokenizer, model_origin, tokenizer_files
+from components.modeling.load import files_digest, load_tokenizer, model_origin, tokenizer_files
 from components.parameters import documented
 from components.storage.transfer import local
 from components.tasks.table import UNLABELLED, Task
@@ -121,13 +121,6 @@ def plan(arguments: dict[str, Any]) -> tuple[Artifact, Source]:
         "tokenizer": model_origin(parameters["model"], files),
     }
     return Artifact(arguments["output_dir"], PART if num_parts else "tokenize", parameters, inputs, origins), found
-
-
-def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """sha256 of what decides the tokens; not of padding and truncation, which are ours."""
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
-    kept = {key: value for key, value in backend.items() if key not in ("padding", "truncation", "version")}
-    return combined_digest({"tokenizer": json.dumps(kept, sort_keys=True)})
 
 
 def _known(found: Source, source_files: Path) -> dict[str, str]:

@@ -11,8 +11,9 @@ from typing import Any
 from components import parameters
 from components.artifacts.folders import Artifact, Manifest, origin, read_manifest
 from components.artifacts.names import TOKENIZER, TRAINING_LOG
+from components.artifacts.splits import find_split
 from components.errors import TryAgainError, UserError
-from components.models import files_digest, load_model, load_tokenizer, model_files, model_origin
+from components.modeling.load import files_digest, load_model, load_tokenizer, model_files, model_origin, tokenizer_digest
 from components.parameters import (
     Divergence,
     Optimizer,
@@ -26,8 +27,6 @@ from components.parameters import (
     documented,
 )
 from components.tasks.table import Task
-from components.tokenize.files import find_split
-from components.tokenize.stage import tokenizer_digest
 
 
 @documented
@@ -90,19 +89,19 @@ def train(
     from torch import Tensor, nn
     from torch.nn.parallel import DistributedDataParallel
 
-    from components.train import checkpoint
-    from components.train.build import build_method, prepare_model
-    from components.train.compiled import compile_layers
-    from components.train.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
-    from components.train.interrupts import ended_by, noted_signals, noticed_losses
-    from components.train.log import MetricsLog, say
-    from components.train.memory import choose_tokens, within_memory
-    from components.train.methods import Progress
-    from components.train.optimizers import build_optimizer, peak_learning_rate, schedule, trust_ratios
-    from components.train.packing import is_packed
-    from components.train.precision import choose_arithmetic
-    from components.train.ranks import join_ranks, mix
-    from components.train.update import accumulate_gradients
+    from components.modeling.compiled import compile_layers
+    from components.modeling.packing import is_packed
+    from components.training import checkpoint
+    from components.training.build import build_method, prepare_model
+    from components.training.data import Batch, micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
+    from components.training.interrupts import ended_by, noted_signals, noticed_losses
+    from components.training.log import MetricsLog, say
+    from components.training.memory import choose_tokens, within_memory
+    from components.training.methods import Progress
+    from components.training.optimizers import build_optimizer, peak_learning_rate, schedule, trust_ratios
+    from components.training.precision import choose_arithmetic
+    from components.training.ranks import join_ranks, mix
+    from components.training.update import accumulate_gradients
 
     the_method = build_method(method, arguments)
     with join_ranks() as ranks:

@@ -17,7 +17,7 @@ from support import ROOT
 
 from components import parameters
 from components.errors import UserError
-from components.train.build import build_method
+from components.training.build import build_method
 
 DEFAULTS = {name: value for name, value in vars(parameters).items() if name.startswith("perturbation_")}
 

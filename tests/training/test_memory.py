@@ -1,0 +1,103 @@
+"""Running out of memory costs an update's time, not its result. torch.OutOfMemoryError is raised by hand: CPUs have none."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.errors import UserError
+from components.train import stage
+from components.training.data import Batch, read_split
+from components.training.memory import FIRST_TOKENS, largest
+from components.training.methods import Loss
+from components.training.methods.plain import Plain
+from components.training.methods.scala import Scala
+
+ARGUMENTS: dict[str, Any] = {
+    "model": "tiny",
+    "learning_rate": 1e-3,
+    "num_updates": 4,
+    "global_batch_size": 64,
+    "dropout": 0.0,
+    "precision": "fp64",
+    "perturbation_start": 0.0,
+    "log_interval": 1,
+}
+
+
+def run_out(monkeypatch: pytest.MonkeyPatch, kind: Any, most: int) -> list[int]:
+    """Let every micro-batch of more than `most` tokens fail, in its backward pass; returns those that did, as they come."""
+    real, failed = kind.losses, []
+
+    def losses(self: Any, model: Any, batch: Batch, progress: Any) -> Iterator[Loss]:
+        for loss in real(self, model, batch, progress):
+            num_tokens = int(batch.attention_mask.sum())
+            if num_tokens > most:
+                loss.total.backward()  # a part of the gradient is there already
+                failed.append(num_tokens)
+                raise torch.OutOfMemoryError(f"no room for {num_tokens} tokens")
+            yield loss
+
+    monkeypatch.setattr(kind, "losses", losses)
+    return failed
+
+
+@pytest.mark.parametrize(("method", "kind"), [("plain", Plain), ("scala", Scala)])
+def test_an_update_that_did_not_fit_is_computed_again_with_the_same_result(
+    tokenized: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    method: Any,
+    kind: Any,
+) -> None:
+    data = tokenized("rte")
+    stage.train(data_dir=data, output_dir=tmp_path / "roomy", method=method, micro_batch_tokens=4000, **ARGUMENTS)
+    failed = run_out(monkeypatch, kind, 600)
+    stage.train(data_dir=data, output_dir=tmp_path / "tight", method=method, micro_batch_tokens=4000, **ARGUMENTS)
+    assert failed
+    assert "out of memory with 4000 tokens at a time: going on with 2000" in capsys.readouterr().err
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("roomy", "tight"))
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, rtol=1e-6, atol=1e-9)
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("roomy", "tight")]
+    losses = [[json.loads(line)["loss"] for line in part] for part in lines]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_one_example_too_much_is_one_line(
+    tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = int(read_split(tokenized("rte"), "train").lengths.max())
+    run_out(monkeypatch, Plain, 1)
+    with pytest.raises(UserError, match=f"out of memory with {longest} tokens at a time, which is one example: tokenize with"):
+        stage.train(data_dir=tokenized("rte"), output_dir=tmp_path / "m", method="plain", **ARGUMENTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "most", "expected"),
+    [(10_000, 10**9, 8192), (10**9, 20_000, 32_768), (3000, 10**9, FIRST_TOKENS), (10**9, 100, FIRST_TOKENS)],
+)
+def test_the_largest_number_of_tokens_that_fits_is_found(room: int, most: int, expected: int) -> None:
+    peak = [0.0]
+
+    def compute(tokens: int) -> None:
+        if tokens > room:
+            raise torch.OutOfMemoryError
+        peak[0] = tokens / 10**12
+
+    assert largest(compute, most, lambda: peak[0]) == expected
+
+
+def test_a_nearly_full_memory_is_not_filled() -> None:
+    peak = [0.0]
+
+    def compute(tokens: int) -> None:
+        peak[0] = tokens / 20_000
+
+    assert largest(compute, 10**9, lambda: peak[0]) == 8192
