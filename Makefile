@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 
 run: $(READY) ## text to registered model on this machine: MiniLM, ScaLA, a generated task
 	$(BIN)/python -m pipelines.local adapt --task sst2 --source sample --num-sample-rows 1600 --model minilm \
-	  --global-batch-size 64 --learning-rate 2e-4 --num-epochs 3
+	  --recipe scala --global-batch-size 64 --learning-rate 2e-4 --num-epochs 3
 
 suite: $(READY) ## four GLUE tasks, two seeds each: one table, and the zip for GLUE's server (GLUE_DIR says where the data is)
 	$(BIN)/python -m pipelines.local suite --tasks rte,cola,stsb,wnli --seeds 0,1 --source $(GLUE_DIR) --model minilm

@@ -38,13 +38,14 @@ from components import cli, parameters
 from components.errors import UserError
 from components.evaluate.predict import predict
 from components.modeling.load import load_model, load_tokenizer
+from components.modeling.prepare import prepare_model
 from components.tasks.metrics import measure, score
 from components.tasks.table import TASKS
 from components.tokenize.stage import tokenize
 from components.train.stage import train
-from components.training.build import build_method, prepare_model
-from components.training.data import num_examples, read_split
+from components.training.data import read_split
 from components.training.precision import choose_arithmetic
+from components.training.selection import num_examples
 
 MICRO_BATCH_TOKENS = 2048
 
@@ -250,7 +251,7 @@ def reference(bench: Bench) -> dict[str, Any]:
             str(size): measure_passes(network, rows, size, MICRO_BATCH_TOKENS, arithmetic, num_updates=max(1, 512 // size))
             for size in {bench.protocol.small_batch, bench.protocol.large_batch}
         }
-        steps = {name: measure_step(network, name, device) for name in FIRST_RATES}  # type: ignore[arg-type]
+        steps = {name: measure_step(network, name, device) for name in FIRST_RATES}
         machine = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
         path.write_text(json.dumps({"machine": machine, "passes": passes, "steps": steps}, indent=1) + "\n")
     measured: dict[str, Any] = json.loads(path.read_text())
@@ -260,7 +261,6 @@ def reference(bench: Bench) -> dict[str, Any]:
 def report(bench: Bench, arms: list[str]) -> None:
     """Table, JSON and plot of every arm that has a finished run."""
     known, rows = reference(bench), {}
-    defaults = {name: value for name, value in vars(parameters).items() if name.startswith("perturbation_")}
     for name in arms:
         arm, rate = ARMS[name], bench.best_rate(name)
         results = [] if rate is None else [bench.result(name, rate, seed) for seed in bench.seeds]
@@ -270,8 +270,9 @@ def report(bench: Bench, arms: list[str]) -> None:
         scores = [result["score"] for result in finished]
         size, total = bench.protocol.batch_size(arm), bench.protocol.num_rows
         updates = bench.protocol.num_updates(arm)
-        method = build_method(arm.settings["method"], {**defaults, **arm.settings})
-        seconds = reference_seconds(method, known["passes"][str(size)], known["steps"][arm.optimizer], updates, total, size)
+        seconds = reference_seconds(
+            arm.settled.method, known["passes"][str(size)], known["steps"][arm.optimizer], updates, total, size
+        )
         rows[name] = {
             "label": arm.label,
             "batch_size": size,

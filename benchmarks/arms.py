@@ -1,10 +1,11 @@
 """The arms of benchmarks/adaptation.py, and what they are run on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components import parameters
-from components.training.data import updates_per_epoch
+from components.train.settings import Settled, settle
+from components.training.selection import updates_per_epoch
 
 BASE_BATCH_SIZE = 32
 FIRST_RATES = {"adamw": 1e-4, "lamb": 4e-4}
@@ -13,37 +14,50 @@ FIRST_RATES = {"adamw": 1e-4, "lamb": 4e-4}
 
 @dataclass(frozen=True)
 class Arm:
-    """A recipe: what it adds to plain training with AdamW.  like: the arm whose learning rate a control takes.  length: its
-    updates, in multiples of the protocol's.
+    """A recipe of components.recipes, of which learning rate, batch and length are the protocol's.  like: the arm whose
+    learning rate a control takes.  length: its updates, in multiples of the protocol's.
     """
 
     label: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    recipe: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     small_batch: bool = False
     like: str = ""
     length: float = 1.0
 
     @property
-    def optimizer(self) -> parameters.Optimizer:
-        return "lamb" if self.settings.get("optimizer") == "lamb" else "adamw"
+    def settings(self) -> dict[str, Any]:
+        """As components.train takes them."""
+        return {"recipe": self.recipe, **self.overrides}
+
+    @property
+    def settled(self) -> Settled:
+        return settle(self.settings, 0)
+
+    @property
+    def optimizer(self) -> str:
+        return self.settled.training.optimizer
 
 
-def control(label: str, like: str = "scala-lamb", **settings: Any) -> Arm:
-    named = {f"perturbation_{name}": value for name, value in settings.items() if name != "method"}
-    optimizer = like.removeprefix("scala-")
-    return Arm(label, {"method": settings.get("method", "scala"), "optimizer": optimizer, **named}, like=like)
+def control(label: str, recipe: str = "scala-lamb", **noise: Any) -> Arm:
+    """Of ScaLA with LAMB."""
+    named = {f"perturbation_{name}": value for name, value in noise.items()}
+    return Arm(label, recipe, {"optimizer": "lamb", **named}, like="scala-lamb")
 
+
+AS_SCALA: dict[str, Any] = {"init_std": 0.001, "step_size": 0.1, "radius": 0.3, "norm": "l2", "scope": "sequence"}
+"""The noise of ScaLA, for SMART, whose own is far smaller."""
 
 ARMS = {
-    "adamw-small": Arm("AdamW, small batch", {"method": "plain"}, small_batch=True),
-    "adamw": Arm("AdamW", {"method": "plain"}),
-    "lamb": Arm("LAMB", {"method": "plain", "optimizer": "lamb"}),
-    "scala-adamw": Arm("ScaLA, AdamW", {"method": "scala"}),
-    "scala-lamb": Arm("ScaLA, LAMB", {"method": "scala", "optimizer": "lamb"}),
-    "adamw-scala-time": Arm("  AdamW, as long as ScaLA takes", {"method": "plain"}, like="adamw", length=11 / 6),
-    "adamw-no-delay-time": Arm("  AdamW, as long as no delay takes", {"method": "plain"}, like="adamw", length=8 / 3),
-    "no-delay": control("  no delay", start=0.0),
-    "no-delay-adamw": control("  no delay, AdamW", like="scala-adamw", start=0.0),
+    "adamw-small": Arm("AdamW, small batch", "plain", small_batch=True),
+    "adamw": Arm("AdamW", "large-batch"),
+    "lamb": Arm("LAMB", "lamb"),
+    "scala-adamw": Arm("ScaLA, AdamW", "scala"),
+    "scala-lamb": Arm("ScaLA, LAMB", "scala-lamb"),
+    "adamw-scala-time": Arm("  AdamW, as long as ScaLA takes", "large-batch", like="adamw", length=11 / 6),
+    "adamw-no-delay-time": Arm("  AdamW, as long as no delay takes", "large-batch", like="adamw", length=8 / 3),
+    "no-delay": control("  no delay", "scala-every-update"),
+    "no-delay-adamw": Arm("  no delay, AdamW", "scala-every-update", like="scala-adamw"),
     "two-steps": control("  K = 2", steps=2),
     "three-steps": control("  K = 3", steps=3),
     "random": control("  random noise only", step_size=0.0),
@@ -53,10 +67,10 @@ ARMS = {
     "free": control("  direction from the clean backward", direction="label"),
     "every-other": control("  noise at every other update", interval=2),
     "half-batch": control("  noise on half of the batch", fraction=0.5),
-    "rdrop": control("R-Drop, LAMB", method="rdrop"),
-    "pgd": control("PGD-1, LAMB", method="pgd"),
-    "freelb": control("FreeLB m = 2, LAMB", method="freelb", steps=2),
-    "smart": control("SMART, LAMB", method="smart"),
+    "rdrop": control("R-Drop, LAMB", "rdrop"),
+    "pgd": control("PGD-1, LAMB", "pgd", steps=1),
+    "freelb": control("FreeLB m = 2, LAMB", "freelb", steps=2, init_norm=0.2, dropout="independent"),
+    "smart": control("SMART, LAMB", "smart", **AS_SCALA),
 }
 
 

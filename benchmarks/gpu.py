@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from measure import bars, machine, save, spread
-from methods import DEFAULTS, NOISY, random_rows
+from methods import NOISY, random_rows
 from torch import nn
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, BertConfig
@@ -27,12 +27,15 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 from components import cli, parameters
 from components.errors import UserError
 from components.modeling.compiled import compile_layers
+from components.modeling.prepare import prepare_model
 from components.parameters import Precision
-from components.training.build import METHODS, build_method, prepare_model
-from components.training.data import Split, micro_batches, rows_of_update
+from components.training.data import Split, micro_batches
 from components.training.memory import choose_tokens
+from components.training.methods import METHODS, build_method
+from components.training.objectives import Classification
 from components.training.optimizers import build_optimizer
 from components.training.precision import Arithmetic, choose_arithmetic
+from components.training.selection import rows_of_update
 from components.training.update import accumulate_gradients
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -130,14 +133,15 @@ def measure(
     if compiled:
         compile_layers(network)
     optimizer = build_optimizer("adamw", network, 1e-6, 0.0)
-    the_method = build_method(method, {**DEFAULTS, "method": method})  # type: ignore[arg-type]
+    the_method = build_method(method, {})
     rows = _rows(batch_size, length, config.vocab_size)
 
     def compute(chosen: torch.Tensor, tokens: int) -> None:
         pieces = micro_batches(chosen, rows.lengths[chosen], tokens, 0, 1)
         batches = (rows.batch(piece, 0, device, True) for piece in pieces)
         weight = 1 / len(chosen)
-        for _ in accumulate_gradients(network, the_method, batches, len(pieces), NOISY, weight, arithmetic):
+        losses = accumulate_gradients(network, the_method, Classification(), batches, len(pieces), NOISY, weight, arithmetic)
+        for _ in losses:
             pass
 
     def compute_longest(tokens: int) -> None:

@@ -26,20 +26,23 @@ from components import cli, parameters
 from components.errors import UserError
 from components.modeling.load import load_model, load_tokenizer
 from components.modeling.packing import is_packed
+from components.modeling.prepare import prepare_model
 from components.parameters import Precision
 from components.tasks.table import TASKS
-from components.training.build import build_method, prepare_model
+from components.training.budget import Progress
 from components.training.data import Split, micro_batches
-from components.training.methods import Method, Progress
+from components.training.method import Method
+from components.training.methods import build_method
+from components.training.objectives import Classification
 from components.training.optimizers import build_optimizer
 from components.training.precision import Arithmetic, choose_arithmetic
 from components.training.update import accumulate_gradients
 
-NOISY = Progress(update=1, num_updates=2, seed=0)  # half way, where ScaLA's noise has begun
+NOISY = Progress(update=1, share=0.5, seed=0)  # half way, where ScaLA's noise has begun
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"method": "plain"},
     "rdrop": {"method": "rdrop"},
-    "pgd K=1": {"method": "pgd"},
+    "pgd K=1": {"method": "pgd", "perturbation_steps": 1},
     "pgd K=3": {"method": "pgd", "perturbation_steps": 3},
     "freelb m=2": {"method": "freelb", "perturbation_steps": 2},
     "freelb m=3": {"method": "freelb", "perturbation_steps": 3},
@@ -51,7 +54,6 @@ CASES: dict[str, dict[str, Any]] = {
     "scala, half of the batch": {"method": "scala", "perturbation_fraction": 0.5},
     "scala, random noise": {"method": "scala", "perturbation_step_size": 0.0},
 }
-DEFAULTS = {name: value for name, value in vars(parameters).items() if name.startswith("perturbation_")}
 
 
 def methods(
@@ -90,7 +92,7 @@ def methods(
     rows = random_rows(batch_size, network.config.vocab_size)
     pieces = micro_batches(torch.arange(batch_size), rows.lengths, micro_batch_tokens, 0, 1)
     chosen = {name: case for name, case in CASES.items() if name == "plain" or name in cases}
-    built: dict[str, Method] = {name: build_method(case["method"], {**DEFAULTS, **case}) for name, case in chosen.items()}
+    built: dict[str, Method] = {name: build_method(case["method"], case) for name, case in chosen.items()}
     optimizer = build_optimizer("adamw", network, 1e-6, 0.0)
 
     seconds: dict[str, list[float]] = {name: [] for name in built}
@@ -143,7 +145,7 @@ def pass_seconds(network: nn.Module, method: Method, rows: Split, piece: Tensor,
     synchronize(arithmetic.device)
     started = time.perf_counter()
     batches = [rows.batch(piece, 0, arithmetic.device, is_packed(network))]  # type: ignore[arg-type]
-    for _ in accumulate_gradients(network, method, batches, 1, NOISY, 1 / len(piece), arithmetic):
+    for _ in accumulate_gradients(network, method, Classification(), batches, 1, NOISY, 1 / len(piece), arithmetic):
         pass
     synchronize(arithmetic.device)
     return time.perf_counter() - started

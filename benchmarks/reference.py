@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from components.modeling.packing import is_packed
-from components.parameters import Optimizer
-from components.training.data import Split, micro_batches, rows_of_update, updates_per_epoch
-from components.training.methods import Method, Progress, task_losses
+from components.training.budget import Progress
+from components.training.data import Split, micro_batches
+from components.training.method import Method
+from components.training.objectives import objective_of
 from components.training.optimizers import build_optimizer
 from components.training.precision import Arithmetic
+from components.training.selection import rows_of_update, updates_per_epoch
 
 PASSES = ("forward", "input_backward", "backward")
 
@@ -35,6 +37,7 @@ def measure_passes(
         chosen = rows_of_update(update, len(rows), batch_size, 0)
         pieces += micro_batches(chosen, rows.lengths[chosen], micro_batch_tokens, 0, 1)
     embed = network.get_input_embeddings()  # type: ignore[operator]
+    objective = objective_of(rows.labels.is_floating_point())
     seconds: dict[str, list[float]] = {name: [] for name in PASSES}
     for number in range(rounds + 1):
         spent = dict.fromkeys(PASSES, 0.0)
@@ -43,7 +46,7 @@ def measure_passes(
             times = [_now(arithmetic.device)]
             with arithmetic.autocast():
                 embeddings = embed(batch.input_ids)
-                loss = task_losses(network(inputs_embeds=embeddings, **batch.context).logits, batch.labels).sum()
+                loss = objective.losses(objective.outputs(network, batch, embeddings), batch).sum()
             times.append(_now(arithmetic.device))
             torch.autograd.grad(loss, embeddings, retain_graph=True)
             times.append(_now(arithmetic.device))
@@ -58,7 +61,7 @@ def measure_passes(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def measure_step(network: nn.Module, optimizer: Optimizer, device: torch.device, rounds: int = 5) -> float:
+def measure_step(network: nn.Module, optimizer: str, device: torch.device, rounds: int = 5) -> float:
     """Seconds of an optimizer step, with clipping."""
     built = build_optimizer(optimizer, network, 0.0, 0.0)
     seconds = []
@@ -80,7 +83,7 @@ def reference_seconds(
     total = 0.0
     for update in range(num_updates):
         examples = len_of_update(update, num_rows, batch_size)
-        made = method.passes(Progress(update, num_updates, 0))
+        made = method.passes(Progress(update, update / num_updates, 0))
         counts = (made.forwards, made.input_backwards, made.backwards)
         total += examples * sum(count * passes[name] for count, name in zip(counts, PASSES, strict=True)) + step
     return total

@@ -31,8 +31,9 @@ from components import cli
 from components.errors import UserError
 from components.launch.torchrun import launched
 from components.tokenize.stage import tokenize
-from components.training.data import Split, micro_batches, read_split, rows_of_update
+from components.training.data import Split, micro_batches, read_split
 from components.training.memory import CPU_TOKENS
+from components.training.selection import rows_of_update
 
 RANKS = (1, 2)
 
@@ -147,7 +148,7 @@ def _samples_a_second(data_dir: Path, model: str, batch_size: int, num_updates: 
             "global_batch_size": batch_size,
             "log_interval": 1,
         }
-        with launched(arguments, num_ranks) as wait:
+        with launched("train", arguments, num_ranks) as wait:
             wait()
         lines = [json.loads(line) for line in (Path(folder) / "model" / "metrics.jsonl").read_text().splitlines()]
     return num_updates * batch_size / float(lines[-1]["seconds"] - lines[0]["seconds"])

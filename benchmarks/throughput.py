@@ -33,14 +33,17 @@ from components.artifacts.names import TOKENIZER
 from components.errors import UserError
 from components.modeling.load import load_model, load_tokenizer
 from components.modeling.packing import is_packed
+from components.modeling.prepare import prepare_model
 from components.tasks.table import TASKS
 from components.tokenize.stage import tokenize
 from components.train.stage import train
-from components.training.build import build_method, prepare_model
-from components.training.data import micro_batches, read_split, rows_of_update
+from components.training.budget import Progress
+from components.training.data import micro_batches, read_split
 from components.training.memory import CPU_TOKENS
-from components.training.methods import Progress
+from components.training.methods import build_method
+from components.training.objectives import Classification
 from components.training.precision import choose_arithmetic
+from components.training.selection import rows_of_update
 from components.training.update import accumulate_gradients
 
 OURS, DEFAULT, BEST = "ours", "Trainer, as run_glue.py", "Trainer, at its best"
@@ -190,6 +193,7 @@ def _trainer(best: bool, data_dir: Path, model: str, batch_size: int, num_update
             logging_strategy="no",
             disable_tqdm=True,
             dataloader_pin_memory=device.type == "cuda",
+            use_cpu=device.type == "cpu",
             bf16=best and choose_arithmetic("auto", device).name == "bf16",
             train_sampling_strategy="group_by_length" if best else "random",
         )
@@ -215,7 +219,8 @@ def sample_flops(data_dir: Path, model: str, batch_size: int) -> float:
     batches = [rows.batch(piece, 0, device, is_packed(network)) for piece in pieces]
     plain, arithmetic = build_method("plain", {}), choose_arithmetic("auto", device)
     with FlopCounterMode(display=False) as counter:
-        for _ in accumulate_gradients(network, plain, batches, len(batches), Progress(0, 1, 0), 1.0, arithmetic):
+        first = Progress(update=0, share=0.0, seed=0)
+        for _ in accumulate_gradients(network, plain, Classification(), batches, len(batches), first, 1.0, arithmetic):
             pass
     return counter.get_total_flops() / sum(map(len, updates))
 

@@ -1,10 +1,27 @@
-"""The images that components run in. Their names hold "python", which kfp's local runner looks for.
+"""The images that components run in, and what a namespace mounts into them.
 
-compile.py puts others in their place, by digest: `--image`, `--train-image`.
+The images' names hold "python", which kfp's local runner looks for. compile.py puts others in their place, by digest:
+`--image`, `--train-image`.
 """
 
+import os
+import re
+from pathlib import Path
+
 IMAGE = "localhost:5000/adapt-python-stage:0.1.0"
-"""Without torch: tokenize, promote, suite, clean_up, doctor."""
+"""Without torch: resolve, tokenize, promote, suite, clean_up, doctor."""
 
 TRAIN_IMAGE = "localhost:5000/adapt-python-train:0.1.0"
 """With torch: train, evaluate, register, and the pods of the training job."""
+
+SETTINGS_DIR = Path("/etc/adapt")
+"""A folder for each ConfigMap and Secret of the namespace that we know, a file for each of their keys."""
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def take_mounted_settings(folder: Path = SETTINGS_DIR) -> None:
+    """Every file that has the name of an environment variable as that variable, unless there is one already."""
+    for path in sorted(folder.glob("*/*")):
+        if VARIABLE.fullmatch(path.name) and path.is_file():
+            os.environ.setdefault(path.name, path.read_text().rstrip("\n"))

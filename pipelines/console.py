@@ -11,6 +11,8 @@ from typing import TextIO
 INDENT = "    "  # kfp's, before every line of a stage
 STARTED = re.compile(r"Executing task \S*?'([\w-]+)'")
 ITERATION = re.compile(r"/for-loop-\d+-iteration-(\d+)/([\w-]+)/")  # and the stage whose output is there
+COPY = re.compile(r"-\d+$")
+"""What kfp puts after the name of a step that is in the pipeline twice."""
 NOISE = re.compile(r"\[KFP Executor |Streamed logs:|^\s*$")
 
 
@@ -72,13 +74,14 @@ class Terminal(io.TextIOBase):
             self.in_json = True
         elif self.in_stage and not NOISE.search(line):
             self._head()
-            self._tell(f"  {line.removeprefix(INDENT)}")
+            self._show_line(f"  {line.removeprefix(INDENT)}")
 
     def _head(self) -> None:
         if self.heading:
-            self._tell(f"\n{self.heading}")
+            name, _, where = self.heading.partition(": ")
+            self._show_line("\n" + ": ".join(filter(None, (COPY.sub("", name), where))))
         self.heading = ""
 
-    def _tell(self, line: str) -> None:
+    def _show_line(self, line: str) -> None:
         self.terminal.write(f"{line}\n")  # not print: kfp has put its own in its place, which indents
         self.terminal.flush()

@@ -18,19 +18,17 @@ import psutil
 from kfp import local
 from kfp.dsl.graph_component import GraphComponent
 
-from components import errors
+from components import errors, parameters
 from components.artifacts.folders import CACHE
 from components.artifacts.names import METRICS, REPORT
 from components.evaluate.stage import scored
-from components.suite.stage import PAGE, SUBMISSION, TEXT, runs
-from pipelines import command
-from pipelines.adapt import adapt
-from pipelines.command import command_line, parsed
+from components.resolve.stage import every_run
+from components.suite.stage import PAGE, SUBMISSION, TEXT
+from pipelines import command, table
+from pipelines.command import arguments_of, command_line, parsed
 from pipelines.console import Terminal, stages_only
-from pipelines.in_parts import adapt_in_parts
-from pipelines.suite import suite
 
-PIPELINES: dict[str, GraphComponent] = {it.name: it for it in (adapt, adapt_in_parts, suite)}
+PIPELINES = {name: pipeline for name, pipeline in table.PIPELINES.items() if name != "doctor"}
 LOG = "run.log"
 
 app = command_line("python -m pipelines.local", __doc__, PIPELINES)
@@ -51,25 +49,24 @@ def main(
     asked = parsed(app, tokens)
     if asked is None:
         return
-    name, bound = asked
-    bound.apply_defaults()
     if cache:
         os.environ.setdefault(CACHE, str(runs_dir.resolve() / "cache"))
     else:
         os.environ.pop(CACHE, None)
-    run(name, bound.arguments, runs_dir.resolve())
+    run(*asked, runs_dir.resolve())
 
 
-def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
-    """Run the pipeline `name` and print where everything went.
+def run(name: str, given: dict[str, Any], runs_dir: Path) -> None:
+    """Run the pipeline `name` with what is given of its parameters, and print where everything went.
 
     Raises:
-        StageError: as the stage that failed raised it.
+        UserError: a parameter that is none; there is no folder then.  StageError: as the stage that failed raised it.
     """
-    iterations = _iterations(arguments)  # what cannot be run is refused before there is a folder
-    folder = runs_dir / f"{PIPELINES[name].name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    tracking_uri = _tracking_uri(arguments["tracking_uri"], runs_dir)
+    arguments, iterations = arguments_of(PIPELINES[name], given), _iterations(name, given)
+    folder = runs_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    tracking_uri = _tracking_uri(given.get("tracking_uri", ""), runs_dir)
     os.environ |= {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    os.environ["PIPELINE_RUN_ID"] = folder.name
     os.environ.pop("MLFLOW_RUN_ID", None)  # not a run that Kubeflow opened for one of our tasks
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
     one_at_a_time(PIPELINES[name])
@@ -83,7 +80,7 @@ def run(name: str, arguments: dict[str, Any], runs_dir: Path) -> None:
             raise errors.FailedError(f"the run failed: see {folder / LOG}") from None
         errors.reraise(records[0])
     print(
-        *(_of_suite(folder) if "tasks" in arguments else _of_adapt(folder, task.outputs, arguments["alias"])),
+        *(_of_suite(folder) if name == "suite" else _of_adapt(folder, task.outputs, given.get("alias", parameters.alias))),
         f"outputs    {folder} (log: {LOG})",
         f"MLflow     {_ui_command(tracking_uri)}",
         sep="\n",
@@ -100,11 +97,11 @@ def one_at_a_time(pipeline: GraphComponent) -> None:
                 task.iterator_policy.parallelism_limit = 1
 
 
-def _iterations(arguments: dict[str, Any]) -> list[str]:
+def _iterations(name: str, given: dict[str, Any]) -> list[str]:
     """What the iterations of the pipeline's loop are called."""
-    if "tasks" in arguments:
-        return [f"{it['glue_task']}, seed {it['seed']}" for it in runs(arguments["tasks"], arguments["seeds"])]
-    return [f"part {part}" for part in range(arguments.get("num_parts", 0))]
+    if name == "suite":
+        return [f"{it['task']}, seed {it['seed']}" for it in every_run(given)]
+    return [f"part {part}" for part in range(given.get("num_parts", 0))]
 
 
 def _of_adapt(folder: Path, outputs: dict[str, Any], alias: str) -> list[str]:

@@ -12,27 +12,19 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any
 
 import cyclopts
 import yaml
-from kfp.dsl.graph_component import GraphComponent
 
 from components import parameters
 from components.errors import UserError
 from components.image import IMAGE, TRAIN_IMAGE
-from components.parameters import check_choice
-from components.suite.stage import runs
 from pipelines import command
-from pipelines.adapt import adapt
-from pipelines.command import command_line, parsed
-from pipelines.doctor import doctor
+from pipelines.command import arguments_of, command_line, parsed
 from pipelines.follow import follow
-from pipelines.in_parts import adapt_in_parts
 from pipelines.kubeflow import connect
-from pipelines.suite import suite
-
-PIPELINES: dict[str, GraphComponent] = {it.name: it for it in (adapt, adapt_in_parts, suite, doctor)}
+from pipelines.table import PIPELINES
 
 app = command_line("python -m pipelines.submit", __doc__, PIPELINES)
 
@@ -68,13 +60,14 @@ def main(
     asked = parsed(app, tokens)
     if asked is None:
         return
-    name, bound = asked
-    run_name = run_name or "-".join([name, *filter(None, [bound.arguments.get("task")]), time.strftime("%Y%m%d-%H%M%S")])
+    name, given = asked
+    arguments = arguments_of(PIPELINES[name], given)
+    run_name = run_name or "-".join([name, *filter(None, [given.get("task")]), time.strftime("%Y%m%d-%H%M%S")])
     images = {"image": image, "train_image": train_image}
-    secrets = bound.arguments.get("image_pull_secrets", [])
+    secrets = given.get("image_pull_secrets", [])
     with tempfile.TemporaryDirectory() as folder:
         file, spec = compiled(name, Path(folder), **images, image_pull_secrets=secrets)
-        request = Request(file, spec, bound.arguments, experiment_name or name, run_name, service_account or None)
+        request = Request(file, spec, arguments, experiment_name or name, run_name, service_account or None)
         check(request)
         if dry_run:
             print(json.dumps(request.summary(), indent=1))
@@ -119,7 +112,7 @@ def check(request: Request) -> None:
     """Refuse now what a stage would refuse when it has a pod.
 
     Raises:
-        UserError: a parameter that the compiled pipeline does not take or needs and is not given; a value that is no choice.
+        UserError: a parameter that the compiled pipeline does not take or needs and is not given; or one of another type.
     """
     inputs = request.spec["root"]["inputDefinitions"]["parameters"]
     if unknown := [name for name in request.parameters if name not in inputs]:
@@ -127,11 +120,7 @@ def check(request: Request) -> None:
     if lacking := [name for name, it in inputs.items() if not it.get("isOptional") and name not in request.parameters]:
         raise UserError(f"the compiled pipeline needs {', '.join(lacking)}")
     for name, value in request.parameters.items():
-        choices = parameters.__annotations__.get(name)
-        if get_origin(choices) is Literal:
-            check_choice(name, value, choices)
-    if "tasks" in inputs:
-        runs(*(request.parameters.get(name, getattr(parameters, name)) for name in ("tasks", "seeds")))
+        parameters.check(name, value)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ from typing import Any, NamedTuple
 from kfp import dsl
 from kfp.dsl import Artifact
 
-from components import parameters
-from components.parameters import documented
+from components.resolve.component import resolve
 from components.suite import component
-from pipelines.adapt import adapt
-from pipelines.forwarding import forwarding_to
+from pipelines.adapt import stages
+from pipelines.ending import cleaned_up
+from pipelines.forwarding import taking
 
-OF_EACH_RUN = ("task", "seed")
-OF_OWN_DATA = ("text_columns", "label_column", "name")  # GLUE's tasks have theirs, and a registered model is of one task
+STAGES = ("tokenize", "train", "evaluate", "register", "promote")
+OF_EACH_RUN = {"task": "", "seed": 0}
+OF_OWN_DATA = {"text_columns": [], "label_column": "", "name": ""}
+"""GLUE's tasks have their own, and a registered model is of one task."""
 
 
 class Outputs(NamedTuple):
@@ -20,31 +22,35 @@ class Outputs(NamedTuple):
     glue: Artifact
 
 
+@dsl.pipeline(name="all-runs")
+@taking(component.runs, component.suite, without=("evaluations",))
+def all_runs(tokenize: str, train: str, evaluate: str, register: str, promote: str, **given: Any) -> Outputs:
+    """Adapt to every task with every seed, and make the table. Each run's settings are those given, but for what is its own.
+
+    A pipeline of its own, since within a loop kfp's local runner takes what a step beside the loop gives for the loop's item.
+    """
+    settings = dict(zip(STAGES, (tokenize, train, evaluate, register, promote), strict=True))
+    runs = component.runs(tasks=given["tasks"], seeds=given["seeds"], source=given["source"])
+    with dsl.ParallelFor(runs.output) as run:
+        adapted = stages(settings, of_data={"of_run": run.data}, of_training={"of_run": run.training})
+    collected = component.suite(
+        experiment=given["experiment"],
+        overrides=given["overrides"],
+        evaluations=dsl.Collected(adapted.evaluation),
+    ).set_caching_options(enable_caching=False)  # it ends the pipeline's run in MLflow
+    return Outputs(average=collected.outputs["Output"], glue=collected.outputs["glue"])
+
+
 @dsl.pipeline(name="suite")
-@documented
-@forwarding_to(adapt.pipeline_func, *OF_EACH_RUN, *OF_OWN_DATA)
-def suite(
-    source: str = parameters.source,
-    model: str = parameters.model,
-    tasks: list[str] = parameters.tasks,
-    seeds: list[int] = parameters.seeds,
-    **forwarded: Any,
-) -> Outputs:
+@taking(resolve, without=(*OF_EACH_RUN, *OF_OWN_DATA))
+def suite(**given: Any) -> Outputs:
     """Adapt a pre-trained transformer to GLUE's tasks, with several seeds each, and make one table of the results.
 
-    runs: every task with every seed. adapt: each of them, as the pipeline of that name does. suite: mean, spread and averages
-    beside published figures, and submission.zip for GLUE's server.
+    resolve: all parameters checked, settings for all runs alike. runs: every task with every seed; for each of them what adapt
+    does. suite: mean, spread and averages beside published figures, and submission.zip for GLUE's server.
     """
-    planned = component.runs(tasks=tasks, seeds=seeds)
-    with dsl.ParallelFor(planned.output) as run:
-        adapted = adapt(task=run.glue_task, seed=run.seed, source=source, model=model, **forwarded)
-    collected = component.suite(
-        evaluations=dsl.Collected(adapted.outputs["evaluation"]),
-        experiment=forwarded["experiment"],
-        tracking_uri=forwarded["tracking_uri"],
-        pipeline_run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        pipeline_task_id=dsl.PIPELINE_TASK_ID_PLACEHOLDER,
-    )
-    for step in (planned, collected):
-        step.set_caching_options(enable_caching=False)  # for adapt's reasons
-    return Outputs(average=collected.outputs["Output"], glue=collected.outputs["glue"])
+    settings = resolve(**given, **OF_EACH_RUN, **OF_OWN_DATA).set_caching_options(enable_caching=False)  # names may have moved
+    of_all = {name: given[name] for name in ("tasks", "seeds", "source", "experiment", "overrides")}
+    with cleaned_up("suite", given["experiment"], given["overrides"]):
+        done = all_runs(**{stage: settings.outputs[stage] for stage in STAGES}, **of_all)
+        return Outputs(average=done.outputs["average"], glue=done.outputs["glue"])

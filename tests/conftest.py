@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import ROOT
@@ -43,13 +44,14 @@ def tokenized(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, tokenized: Callable[[str], Path]) -> Callable[[str], Path]:
-    """Task -> a tiny model, trained for an epoch."""
+    """Task -> a tiny model, trained for an epoch, the second half with noise."""
     from components.train.stage import train
 
     folder = tmp_path_factory.mktemp("trained")
 
     def make(task: str) -> Path:
-        train(data_dir=tokenized(task), model="tiny", output_dir=folder / task, num_epochs=1, learning_rate=1e-3)
+        how: dict[str, Any] = {"method": "scala", "num_epochs": 1, "learning_rate": 1e-3}
+        train(data_dir=tokenized(task), model="tiny", output_dir=folder / task, **how)
         return folder / task
 
     return make

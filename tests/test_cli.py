@@ -19,7 +19,7 @@ def refused(module: str, *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--task"),
+        ([], "task is not given, and must be"),
         (["--task", "sst2", "--source", "sample", "--model", "tiny"], "--output-dir"),
         (["--task", "nope", "--source", "sample", "--model", "tiny"], "unknown task 'nope'"),
         (["--task", "sst2", "--source", "/absent", "--model", "tiny"], "no source '/absent'"),
@@ -60,7 +60,7 @@ def test_train_evaluate_and_register_refuse_what_is_no_output_of_the_stage_befor
     assert "has no manifest.json" in refused(
         "components.train", "--data-dir", tmp_path, "--model", "tiny", "--output-dir", tmp_path / "m"
     )
-    assert "--method" in refused(
+    assert "method is 'x': give one of plain, scala" in refused(
         "components.train", "--data-dir", data, "--model", "tiny", "--method", "x", "--output-dir", "m"
     )
     assert "not by components.train" in refused(

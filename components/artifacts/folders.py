@@ -23,11 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.code import PROJECT, sources_of
 from components.artifacts.provenance import Origin, made_by, uri_of, versions
 from components.errors import UserError
 
 FILE = "manifest.json"
 CACHE = "STAGE_CACHE"
+WRITES = {"checkpoint": "train"}
+"""What is named otherwise than the stage that writes it; what follows a blank, as in "tokenize --part", says how it writes."""
 
 Manifest = dict[str, Any]
 
@@ -50,16 +53,12 @@ def combined_digest(digests: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
 
 
-def folder_digest(folder: Path, *patterns: str) -> str:
-    """Digest of the files below `folder` that match one of the patterns, by relative path and content."""
-    files = (path for pattern in patterns for path in folder.rglob(pattern) if path.is_file())
-    return combined_digest({path.relative_to(folder).as_posix(): file_digest(path) for path in files})
-
-
 @functools.cache
-def code_digest() -> str:
-    """Digest of this package's source."""
-    return folder_digest(Path(__file__).parents[1], "*.py", "*.j2")
+def code_digest(stage: str) -> str:
+    """Digest of the source that decides what a stage writes: components.STAGE.stage, what that imports, their templates."""
+    sources = sources_of(f"components.{stage}.stage")
+    templates = {template for source in sources for template in source.parent.glob("*.j2")}
+    return combined_digest({path.relative_to(PROJECT).as_posix(): file_digest(path) for path in sources | templates})
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Artifact:
             "stage": self.stage,
             "parameters": json.loads(json.dumps(self.parameters, default=str)),
             "inputs": dict(self.inputs),
-            "code": code_digest(),
+            "code": code_digest(WRITES.get(self.stage) or self.stage.partition(" ")[0]),
         }
 
     @property

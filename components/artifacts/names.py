@@ -10,6 +10,8 @@ EXAMPLES = "examples.json"
 
 # --- the trained model, beside what transformers writes ---
 
+TRAINING = "training.json"
+"""Which recipe and why, what was asked for, and what took effect."""
 TRAINING_LOG = "metrics.jsonl"
 """A line for each update."""
 

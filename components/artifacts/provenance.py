@@ -12,8 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from components.errors import UserError
 
 PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "scikit-learn", "mlflow", "kfp", "numpy")
 INJECTED: Mapping[str, str] = {
@@ -36,6 +39,14 @@ Origin = dict[str, Any]
 """{"uri": where it lay, "manifest": its own} for an output of ours, {"uri": ..., "files": {path: sha256}} for other files."""
 
 
+@dataclass(frozen=True)
+class Tracking:
+    """Where the runs of a pipeline's stages are recorded: the parameters of these names."""
+
+    experiment: str
+    tracking_uri: str
+
+
 def is_remote(uri: str) -> bool:
     """Whether it is in an S3 store, and no path here. minio:// is the same store as s3://."""
     return uri.startswith(REMOTE)
@@ -50,9 +61,17 @@ def uri_of(path: str | Path) -> str:
     return f"s3://{mounted[1]}" if mounted else absolute
 
 
-def set_run(pipeline_run_id: str, pipeline_task_id: str) -> None:
-    """What is made from here on, in this process and in those that it starts, is made for this task of this pipeline run."""
-    os.environ |= {"PIPELINE_RUN_ID": pipeline_run_id, "PIPELINE_TASK_ID": pipeline_task_id}
+def pipeline_run_id() -> str:
+    """Of the pipeline run that this process is a part of, which ties its stages together.
+
+    An environment variable and no parameter, which would be another one in each run, so that Kubeflow's cache knew no step.
+
+    Raises:
+        UserError: nobody has set it.
+    """
+    if not (found := os.environ.get("PIPELINE_RUN_ID", "")):
+        raise UserError("PIPELINE_RUN_ID is not set: give the id of the pipeline run that this step is a part of")
+    return found
 
 
 def made_by() -> dict[str, Any]:

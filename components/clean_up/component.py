@@ -8,10 +8,11 @@ from components.parameters import documented
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 @documented
-def clean_up(experiment: str, tracking_uri: str, pipeline_run_id: str):
+def clean_up(experiment: str, overrides: dict):
     """Leave no training job behind, and no run in MLflow that seems to go on."""
+    from components.artifacts.provenance import pipeline_run_id
     from components.clean_up.stage import clean_up
-    from components.errors import exit_codes
+    from components.tracking.steps import begun
 
-    with exit_codes():
-        clean_up(pipeline_run_id=pipeline_run_id, experiment=experiment, tracking_uri=tracking_uri)
+    with begun():
+        clean_up(pipeline_run_id=pipeline_run_id(), experiment=experiment, tracking_uri=overrides.get("tracking_uri", ""))

@@ -28,7 +28,7 @@ def tracks(tracking_uri: str) -> Finding:
     import mlflow  # seconds
     from mlflow.exceptions import MlflowException
 
-    from components.tracking import reachable
+    from components.tracking.runs import reachable
 
     mlflow.set_tracking_uri(uri)
     try:

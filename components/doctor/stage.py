@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from kubernetes.utils.quantity import parse_quantity
 
 from components import parameters
-from components.doctor import cluster, services
+from components.doctor import checks, services
 from components.doctor.finding import Finding, Row, as_json, row, row_within
 from components.doctor.rendezvous import meet
 from components.errors import UserError
@@ -49,15 +49,15 @@ def doctor(
 
     def looks(api: Api) -> dict[str, Callable[[], Finding]]:
         return {
-            "job kind": lambda: cluster.serves(api, kind),
-            "operator": lambda: cluster.operates(api, kind, image),
-            "rights": lambda: cluster.permits(api, kind, service_account),
-            "Pod Security": lambda: cluster.admits(api, image, service_account),
-            "service account": lambda: cluster.has_account(api, service_account),
-            "settings": lambda: cluster.has_settings(api),
-            "secrets": lambda: cluster.has_secrets(api),
-            "GPUs": lambda: cluster.has_gpus(api, num_workers, num_gpus_per_worker),
-            "quota": lambda: cluster.has_room(api, num_workers, cpu_per_worker, memory_per_worker, num_gpus_per_worker),
+            "job kind": lambda: checks.serves(api, kind),
+            "operator": lambda: checks.operates(api, kind, image),
+            "rights": lambda: checks.permits(api, kind, service_account),
+            "Pod Security": lambda: checks.admits(api, image, service_account),
+            "service account": lambda: checks.has_account(api, service_account),
+            "settings": lambda: checks.has_settings(api),
+            "secrets": lambda: checks.has_secrets(api),
+            "GPUs": lambda: checks.has_gpus(api, num_workers, num_gpus_per_worker),
+            "quota": lambda: checks.has_room(api, num_workers, cpu_per_worker, memory_per_worker, num_gpus_per_worker),
         }
 
     def rows() -> Iterator[Row]:
@@ -66,7 +66,7 @@ def doctor(
         def reach() -> Finding:
             nonlocal api
             api = connect(namespace, PATIENCE)
-            return cluster.answers(api)
+            return checks.answers(api)
 
         first = row_within(SECONDS, "API", reach)
         yield first

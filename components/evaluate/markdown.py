@@ -36,7 +36,7 @@ def write_summary(
         lines += ["## Score under noise", _noise(noisy)]
     if errors:
         lines += ["## Worst errors", _errors(errors)]
-    made = f"{given['method']}, {given['optimizer']}, seed {given['seed']}"
+    made = f"{given['method']}, {given['optimizer']}, seed {given['seed']}; {results['recipe']}"
     lines += ["## Made from", f"{escape(made)}. Model `{model['digest'][:12]}`, data `{data['digest'][:12]}`."]
     path.write_text("\n\n".join(lines) + "\n")
 

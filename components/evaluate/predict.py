@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -10,6 +9,7 @@ from components.errors import UserError
 from components.modeling.packing import is_packed
 from components.tasks.table import Task
 from components.training.data import Split
+from components.training.objectives import objective_of
 
 BATCH_SIZE = 64
 
@@ -22,11 +22,11 @@ def predict(model: PreTrainedModel, rows: Split, pad_id: int, task: Task, split:
     """
     order = rows.lengths.argsort(descending=True, stable=True)
     outputs = torch.empty(len(rows), task.num_outputs)
-    device = next(model.parameters()).device
+    device, objective = next(model.parameters()).device, objective_of(task.is_regression)
     with torch.inference_mode(), tqdm(total=len(rows), desc=f"evaluate {split}", unit=" samples", disable=None) as bar:
         for piece in order.split(BATCH_SIZE):
             batch = rows.batch(piece, pad_id, device, is_packed(model))
-            logits: Tensor = model(input_ids=batch.input_ids, **batch.context).logits
+            logits = objective.outputs(model, batch)
             outputs[piece] = (logits if task.is_regression else logits.softmax(-1)).float().cpu()
             bar.update(len(piece))
     if not outputs.isfinite().all():

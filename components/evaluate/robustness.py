@@ -20,9 +20,10 @@ from components.evaluate.predict import BATCH_SIZE, answers, predict
 from components.modeling.packing import is_packed
 from components.tasks.metrics import measure, score
 from components.tasks.table import Task
+from components.training.budget import Progress
 from components.training.data import Batch, Split
-from components.training.methods import Progress, task_losses
-from components.training.methods.noise import noise_size, normal_noise
+from components.training.noise import noise_size, normal_noise
+from components.training.objectives import objective_of
 
 RADII = (0.1, 0.2, 0.4)
 TYPO_RATE = 0.1
@@ -43,25 +44,25 @@ def _under_embedding_noise(model: PreTrainedModel, rows: Split, pad_id: int, tas
     """Name of the noise -> (rows, outputs) logits; `clean` among them."""
     names = ["clean", *(f"{kind} {radius}" for kind in ("random", "adversarial") for radius in RADII)]
     outputs = {name: torch.empty(len(rows), task.num_outputs) for name in names}
-    device = next(model.parameters()).device
+    device, objective = next(model.parameters()).device, objective_of(task.is_regression)
     order = rows.lengths.argsort(descending=True, stable=True)
     with tqdm(total=len(rows), desc="evaluate robustness", unit=" samples", disable=None) as bar:
         for piece in order.split(BATCH_SIZE):
             batch = rows.batch(piece, pad_id, device, is_packed(model))
             embeddings: Tensor = model.get_input_embeddings()(batch.input_ids).detach()  # type: ignore[misc]
             leaf = embeddings.requires_grad_()
-            logits: Tensor = model(inputs_embeds=leaf, **batch.context).logits
-            (gradient,) = torch.autograd.grad(task_losses(logits, batch.labels).sum(), leaf)
+            logits = objective.outputs(model, batch, leaf)
+            (gradient,) = torch.autograd.grad(objective.losses(logits, batch).sum(), leaf)
             outputs["clean"][piece] = logits.detach().float().cpu()
             directions = {
-                "random": normal_noise(batch, embeddings.shape[-1], 1.0, Progress(0, 1, 0)),
+                "random": normal_noise(batch, embeddings.shape[-1], 1.0, Progress(0, 0.0, 0)),
                 "adversarial": gradient * batch.attention_mask[..., None],
             }
             with torch.no_grad():
                 for kind, direction in directions.items():
                     for radius in RADII:
                         noise = _of_length(direction, radius, embeddings, batch)
-                        noisy: Tensor = model(inputs_embeds=embeddings + noise, **batch.context).logits
+                        noisy = objective.outputs(model, batch, embeddings + noise)
                         outputs[f"{kind} {radius}"][piece] = noisy.float().cpu()
             bar.update(len(piece))
     return {name: each.numpy() for name, each in outputs.items()}

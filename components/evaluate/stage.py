@@ -1,14 +1,14 @@
 """How good the model is: GLUE's metrics on every validation split, beside what any model should beat."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import parameters
+from components import cli, parameters
 from components.artifacts.folders import Artifact, Manifest, origin, read_manifest
 from components.artifacts.names import (
     ERRORS,
@@ -17,34 +17,45 @@ from components.artifacts.names import (
     METRICS,
     PREDICTIONS,
     REPORT,
-    STATISTICS,
     SUMMARY,
     TEST_PREDICTIONS,
     TOKENIZER,
+    TRAINING,
     TRAINING_LOG,
 )
-from components.artifacts.splits import find_split
+from components.artifacts.provenance import Tracking
 from components.errors import UserError
 from components.modeling.load import load_tokenizer, tokenizer_digest
-from components.parameters import documented
+from components.parameters import check_fields
 from components.tasks.table import Task
 
 OF_THE_TRAINING = ("model", "method", "seed")
 
 
-@documented
+@dataclass(frozen=True, kw_only=True)
+class Evaluating:
+    """The parameters of these names."""
+
+    robustness_rows: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@cli.taking(Evaluating)
 def evaluate(
-    *, model_dir: Path, data_dir: Path, output_dir: Path, robustness_rows: int = parameters.robustness_rows
+    *, model_dir: Path, data_dir: Path, output_dir: Path, settings: str = parameters.settings, **given: Any
 ) -> Manifest:
     """Measure a model that components.train wrote, in fp32.
 
-    Writes metrics.json (model, method, seed, score, every metric, their 95 % intervals, confusion matrices, ROC and
+    Writes metrics.json (model, method, seed, recipe, score, every metric, their 95 % intervals, confusion matrices, ROC and
     precision-recall curves, calibration, slices, the score under noise, baselines), predictions.parquet (split, idx, label,
     prediction, scores: class probabilities, or the one score of a regression), test_predictions.parquet (the same of the test
     splits, if any, without labels), errors.json (the surest wrong answers with their texts), report.html, summary.md,
     figures/*.svg, examples.json and manifest.json.
     """
-    artifact = plan(model_dir, data_dir, output_dir, robustness_rows)
+    told = cli.made(Evaluating, settings, given, Tracking)
+    artifact = plan(model_dir, data_dir, output_dir, told)
     if manifest := artifact.cached():
         return manifest
     task = Task.read(data_dir)
@@ -62,18 +73,13 @@ def evaluate(
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    from components.evaluate.analysis import describe, texts_of, worst
     from components.evaluate.baselines import baselines
     from components.evaluate.figures import draw, write_figures
     from components.evaluate.markdown import write_summary
-    from components.evaluate.predict import predict
+    from components.evaluate.measuring import measure_splits
     from components.evaluate.report import write_report
-    from components.evaluate.robustness import robustness
     from components.evaluate.unlabelled import write_test_predictions
     from components.modeling.packing import pack
-    from components.tasks.intervals import interval, resample
-    from components.tasks.metrics import score
-    from components.training.data import read_split
 
     logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -82,31 +88,12 @@ def evaluate(
     with artifact.building() as folder:
         manifests = artifact.origins["model"]["manifest"], artifact.origins["data"]["manifest"]
         trained = manifests[0]["parameters"]
-        statistics = json.loads((data_dir / STATISTICS).read_text())
         results: dict[str, Any] = {"task": task.name, "labels": task.label_names}
-        results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "splits": {}}
-        tables, resampled_scores = [], []
-        errors: list[dict[str, Any]] = []
-        for number, split in enumerate(splits):
-            rows = read_split(data_dir, split)
-            scores, predictions = predict(model, rows, tokenizer.pad_token_id, task, split)
-            labels = rows.labels.numpy()
-            resampled = resample(task, labels, predictions, seed=number)
-            resampled_scores.append(np.mean(list(resampled.values()), axis=0))
-            intervals = {name: interval(values) for name, values in resampled.items()}
-            described = describe(task, labels, predictions, scores, rows.lengths.numpy())
-            results["splits"][split] = {**described, "intervals": intervals, "digest": statistics["splits"][split]["digest"]}
-            if robustness_rows:
-                results["splits"][split]["robustness"] = robustness(model, rows.first(robustness_rows), tokenizer, task)
-            for row in worst(task, labels, predictions, scores):
-                answer = _answer(task, labels[row], predictions[row], scores[row])
-                ids = rows.tokens["input_ids"][rows.offsets[row] : rows.offsets[row + 1]].tolist()
-                errors.append({"split": split, **answer, "text": " | ".join(texts_of(ids, tokenizer))})
-            tables.append(_prediction_table(split, data_dir, predictions, scores))
-        results["score"] = float(np.mean([score(result["metrics"]) for result in results["splits"].values()]))
-        results["interval"] = interval(np.mean(resampled_scores, axis=0))
-        results["baselines"] = baselines(task, data_dir, splits[0])
-        predicted = pa.concat_tables(tables)
+        recipe = json.loads((model_dir / TRAINING).read_text())["recipe"]
+        results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": recipe}
+        measured = measure_splits(model, tokenizer, task, data_dir, splits, told.robustness_rows)
+        results |= {**measured.results, "baselines": baselines(task, data_dir, splits[0])}
+        predicted, errors = measured.predicted, measured.errors
         pq.write_table(predicted, folder / PREDICTIONS, compression="zstd")
         write_test_predictions(folder / TEST_PREDICTIONS, model, data_dir, tokenizer.pad_token_id, task)
         (folder / METRICS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
@@ -123,14 +110,12 @@ def evaluate(
     return artifact.manifest()
 
 
-def plan(model_dir: Path, data_dir: Path, output_dir: Path, robustness_rows: int) -> Artifact:
+def plan(model_dir: Path, data_dir: Path, output_dir: Path, told: Evaluating) -> Artifact:
     """What `evaluate` will write with these arguments; nothing slow is imported to say so."""
-    if robustness_rows < 0:
-        raise UserError(f"robustness_rows is {robustness_rows}: give 0 or more")
     model, data = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
     inputs = {"model": model["digest"], "data": data["digest"]}
     origins = {"model": origin(model_dir, model), "data": origin(data_dir, data)}
-    return Artifact(output_dir, "evaluate", {"robustness_rows": robustness_rows}, inputs, origins)
+    return Artifact(output_dir, "evaluate", vars(told), inputs, origins)
 
 
 def flat(results: dict[str, Any]) -> dict[str, float]:
@@ -165,27 +150,6 @@ def scored(results: dict[str, Any]) -> str:
 def _range(interval: list[float]) -> str:
     low, high = interval
     return f"95 % {low:.4f} to {high:.4f}"
-
-
-def _prediction_table(split: str, data_dir: Path, predictions: np.ndarray, scores: np.ndarray) -> pa.Table:
-    source = pa.concat_tables(pq.read_table(path, columns=["idx", "label"]) for path in find_split(data_dir, split))
-    return pa.table(
-        {
-            "split": pa.array([split] * len(source)).dictionary_encode(),
-            "idx": source["idx"],
-            "label": source["label"],
-            "prediction": predictions,
-            "scores": pa.array(list(scores), pa.list_(pa.float32())),
-        }
-    )
-
-
-def _answer(task: Task, label: Any, prediction: Any, scores: np.ndarray) -> dict[str, Any]:
-    """A row's label, and what the model says instead."""
-    if task.is_regression:
-        return {"label": float(label), "prediction": float(prediction)}
-    names = task.label_names
-    return {"label": names[label], "prediction": names[prediction], "probability": float(scores[prediction])}
 
 
 def _answered(examples: dict[str, Any], predicted: pa.Table, task: Task) -> dict[str, Any]:

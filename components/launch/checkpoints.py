@@ -21,7 +21,7 @@ SECONDS = 5.0
 
 
 @contextmanager
-def exchanged(uri: str, folder: Path, is_elastic: bool) -> Iterator[None]:
+def synced(uri: str, folder: Path, is_elastic: bool) -> Iterator[None]:
     """The newest checkpoint of the store is in `folder` when the block begins; what appears there meanwhile is stored.
 
     What cannot be moved is said, and tried again; it stops no training. If the block fails, the last checkpoint is stored too.
@@ -30,15 +30,15 @@ def exchanged(uri: str, folder: Path, is_elastic: bool) -> Iterator[None]:
         is_elastic: Also fetch what other nodes store meanwhile: after one of them is lost, any may have to go on from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    known = _said(_fetch, uri, folder, "")
+    known = _reported(_fetch, uri, folder, "")
     ended = threading.Event()
 
     def look() -> None:
         nonlocal known
         while not ended.wait(SECONDS):
-            known = _said(_store, uri, folder, known)
+            known = _reported(_store, uri, folder, known)
             if is_elastic:
-                known = _said(_fetch, uri, folder, known)
+                known = _reported(_fetch, uri, folder, known)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -50,10 +50,10 @@ def exchanged(uri: str, folder: Path, is_elastic: bool) -> Iterator[None]:
         ended.set()
         thread.join()
         if failed:
-            _said(_store, uri, folder, known)
+            _reported(_store, uri, folder, known)
 
 
-def _said(move: Callable[[str, Path, str], str], uri: str, folder: Path, known: str) -> str:
+def _reported(move: Callable[[str, Path, str], str], uri: str, folder: Path, known: str) -> str:
     try:
         return move(uri, folder, known)
     except (StageError, OSError) as error:

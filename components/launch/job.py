@@ -14,9 +14,10 @@ from typing import Any
 
 from components.errors import UserError
 from components.launch.api import Object
-from components.launch.namespace import CERTIFICATES, CERTIFICATES_DIR, CONFIG, SECRETS, SETTINGS, USER
+from components.launch.namespace import CERTIFICATES, CERTIFICATES_DIR, MOUNTS, USER
 from components.parameters import JobKind
 
+STAGE_LABEL = "app.kubernetes.io/component"
 RUN_LABEL = "adapt.pipeline/run"
 TASK_LABEL = "adapt.pipeline/task"
 DIGEST = "adapt.pipeline/digest"
@@ -62,6 +63,10 @@ class Job:
     resources: Mapping[str, Any] = field(default_factory=dict)
     owner: Object | None = None
 
+    @property
+    def stage(self) -> str:
+        return self.labels[STAGE_LABEL]
+
     def __post_init__(self) -> None:
         for name, least in (("num_workers", 1), ("num_processes", 1), ("num_gpus", 0), ("min_workers", 0), ("max_restarts", 0)):
             if getattr(self, name) < least:
@@ -76,10 +81,10 @@ class Job:
             raise UserError(f"the job's name {self.name} has {len(self.name)} characters: give at most {LONGEST_NAME}")
 
 
-def job_name(pipeline_run_id: str, pipeline_task_id: str) -> str:
+def job_name(stage: str, pipeline_run_id: str, pipeline_task_id: str) -> str:
     """The same for every try of a task, so that a later one finds what an earlier one started."""
     digest = hashlib.sha256(f"{pipeline_run_id}/{pipeline_task_id}".encode()).hexdigest()
-    return f"adapt-train-{digest[:16]}"
+    return f"adapt-{stage}-{digest[:16]}"
 
 
 def label_value(text: str) -> str:
@@ -142,7 +147,7 @@ def _trainjob(job: Job) -> Object:
             "numNodes": job.num_workers,
             "numProcPerNode": job.num_processes,
             "resourcesPerNode": container["resources"],
-            "env": container["env"],  # which holds what others have from envFrom: a TrainJob has none
+            "env": container["env"],
         },
         "runtimePatches": [
             {
@@ -168,6 +173,10 @@ PATCHABLE = (
 """What of a pod's spec a TrainJob may set beside its runtime."""
 
 
+NAME_OF = {"configMap": "name", "secret": "secretName"}
+"""What a volume of that kind calls its source."""
+
+
 def _metadata(job: Job) -> Object:
     queue = {"kueue.x-k8s.io/queue-name": job.queue} if job.queue else {}
     return {"name": job.name, "labels": {**job.labels, **queue}}
@@ -187,11 +196,13 @@ def _pod(job: Job) -> Object:
         },  # 64 MiB by default: a bus error
         {"name": "rank-tmp", "emptyDir": {}},
         {"name": "rank-ca", "configMap": {"name": CERTIFICATES, "optional": True}},
+        *({"name": f"rank-{name}", kind: {NAME_OF[kind]: name, "optional": True}} for name, (kind, _) in MOUNTS.items()),
     ]
     mounts: list[Object] = [
         {"name": "rank-shm", "mountPath": "/dev/shm"},
         {"name": "rank-tmp", "mountPath": "/tmp"},
         {"name": "rank-ca", "mountPath": CERTIFICATES_DIR, "readOnly": True},
+        *({"name": f"rank-{name}", "mountPath": path, "readOnly": True} for name, (_, path) in MOUNTS.items()),
     ]
     # The step may have its own at the same places: a pod with two there is refused.
     ours = {mount["mountPath"] for mount in mounts}
@@ -237,12 +248,8 @@ def _pod(job: Job) -> Object:
 
 
 def _environment(job: Job) -> list[Object]:
-    """The step's own first, then the namespace's settings and secrets by reference, then what a manifest says of its maker."""
-    sources = [("configMapKeyRef", CONFIG, SETTINGS), *(("secretKeyRef", name, keys) for name, keys in SECRETS.items())]
+    """The step's own, then what a manifest says of its maker."""
     named = {entry["name"]: entry for entry in job.env}
-    for kind, source, keys in sources:
-        for key in keys:
-            named.setdefault(key, {"name": key, "valueFrom": {kind: {"name": source, "key": key, "optional": True}}})
     named |= {name: {"name": name, "value": value} for name, value in (("JOB_NAME", job.name), ("IMAGE", job.image))}
     return list(named.values())
 

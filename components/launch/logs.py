@@ -59,7 +59,7 @@ class Logs:
     def say(self, line: str) -> None:
         """Of the job as a whole: here, and in job.log beside the ranks' files."""
         with self.printing, (self.folder / "job.log").open("a") as file:
-            print(f"train: {line}", flush=True)
+            print(f"job: {line}", flush=True)
             print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}", file=file)
 
     def warn_once(self, message: str) -> None:

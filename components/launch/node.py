@@ -1,4 +1,4 @@
-"""A training job's part in one pod: fetch the data, run the ranks, store what comes out.
+"""A job's part in one pod: fetch the inputs, run the ranks of a stage, store what comes out.
 
 The operator says by PET_* variables, which torchrun reads itself, how many nodes and ranks there are and where they meet. All
 nodes run the same command. Which of them has rank 0, and so writes, may be known only when it has written.
@@ -7,6 +7,7 @@ Everything that is written here lies below one scratch folder: the rest of the f
 """
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -16,18 +17,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
-import cyclopts
 import psutil
 
 from components import cli, errors
 from components.artifacts.folders import FILE, Artifact
-from components.launch import metrics
-from components.launch.checkpoints import exchanged
+from components.image import take_mounted_settings
+from components.launch import relay
+from components.launch.checkpoints import synced
 from components.launch.torchrun import threads_each
 from components.storage import transfer
-from components.train.stage import plan, train
 
 TERMINATION_LOG = Path("/dev/termination-log")
 """What a container writes there, Kubernetes shows as the reason why it ended."""
@@ -37,36 +36,40 @@ SHUTDOWN_SECONDS = 60
 OF_THE_POD = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 """The operator counts pods with them, torchrun ranks."""
 
-Flags = Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)]
 
-
-def node(*flags: Flags, data_uri: str, output_uri: str, checkpoint_uri: str = "", scratch_dir: Path | None = None) -> None:
-    """Run this node's ranks of components.train on data from a store, and put the model there.
+def node(
+    *, stage: str, settings: str, inputs: list[str], output_uri: str, checkpoint_uri: str = "", scratch_dir: Path | None = None
+) -> None:
+    """Run this node's ranks of a stage on folders from a store, and put there what comes out.
 
     Args:
-        flags: Those of components.train, after --; without its folders.
-        data_uri: What components.tokenize wrote: s3://BUCKET/FOLDER, or a folder on a shared volume.
-        output_uri: Where the model goes. If it is there already, nothing is done.
-        checkpoint_uri: Where checkpoints go, until the model is there; empty keeps them on this node.
+        stage: components.STAGE; it takes --settings, --NAME-dir for each input, --output-dir and --checkpoint-dir.
+        settings: The stage's, as components.resolve writes them.
+        inputs: NAME=URI of each: what an earlier stage wrote, as s3://BUCKET/FOLDER or a folder on a shared volume.
+        output_uri: Where the output goes. If it is there already, nothing is done.
+        checkpoint_uri: Where checkpoints go, until the output is there; empty keeps them on this node.
         scratch_dir: Folder for everything on this node; what is there is used again. Default: a temporary one.
     """
-    with _told(), _scratch(scratch_dir) as folder:
+    with _termination_message(), _scratch(scratch_dir) as folder:
+        take_mounted_settings()
         os.environ |= transfer.environment()
         for name in OF_THE_POD:
             os.environ.pop(name, None)
-        output, checkpoints = folder / "model", folder / "checkpoints"
-        own = [f"--data-dir={transfer.local(data_uri, folder)}", f"--output-dir={output}", f"--checkpoint-dir={checkpoints}"]
-        artifact = plan(cli.arguments(train, "components.train", [*flags, *own]))
-        if not _is_there(output_uri, artifact):
+        output, checkpoints = folder / "output", folder / "checkpoints"
+        named = (given.partition("=") for given in inputs)
+        folders = {f"{name}_dir": transfer.local(uri, folder) for name, _, uri in named} | {"output_dir": output}
+        planned: Artifact = importlib.import_module(f"components.{stage}.stage").planned(settings=settings, **folders)
+        if not _is_there(output_uri, planned):
             least, _, most = os.environ.get("PET_NNODES", "1").partition(":")
             is_elastic = bool(most) and least != most
-            kept = exchanged(checkpoint_uri, checkpoints, is_elastic) if checkpoint_uri else contextlib.nullcontext()
-            with kept, metrics.told(output, output_uri):
-                _train([*flags, *own], folder)
+            kept = synced(checkpoint_uri, checkpoints, is_elastic) if checkpoint_uri else contextlib.nullcontext()
+            arguments = {"settings": settings, **folders, "checkpoint_dir": checkpoints}
+            with kept, relay.published(output, output_uri):
+                _run_ranks(stage, [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()], folder)
             if not output.exists():
                 return
             transfer.store(output, output_uri)
-        for uri in filter(None, (checkpoint_uri, metrics.place(output_uri))):
+        for uri in filter(None, (checkpoint_uri, relay.place(output_uri))):
             transfer.remove(uri)
 
 
@@ -89,7 +92,7 @@ def _is_there(uri: str, artifact: Artifact) -> bool:
     return True
 
 
-def _train(flags: Sequence[str], folder: Path) -> None:
+def _run_ranks(stage: str, flags: Sequence[str], folder: Path) -> None:
     """This node's ranks, to their end.
 
     Raises:
@@ -101,7 +104,7 @@ def _train(flags: Sequence[str], folder: Path) -> None:
     threads = {"OMP_NUM_THREADS": str(threads_each(int(per_node)))} if per_node.isdigit() else {}
     patience = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS)}
     environment = {**threads, **patience, **os.environ, "TORCHELASTIC_ERROR_FILE": str(record)}
-    command = [sys.executable, "-m", "torch.distributed.run", "-m", "components.train", *flags]
+    command = [sys.executable, "-m", "torch.distributed.run", "-m", f"components.{stage}", *flags]
     with subprocess.Popen(command, env=environment) as process:
         try:
             if process.wait():
@@ -139,18 +142,18 @@ def _scratch(folder: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _termination_message() -> Iterator[None]:
     """Why the block failed, in a line, where Kubernetes looks for it."""
     try:
         yield
     except BaseException as error:
-        said = f"{type(error).__name__}: {error}"
+        message = f"{type(error).__name__}: {error}"
         if isinstance(error, errors.StageError):
-            said = str(error)
+            message = str(error)
         elif isinstance(error, SystemExit):
-            said = f"stopped with {error.code}"
+            message = f"stopped with {error.code}"
         if os.access(TERMINATION_LOG, os.W_OK):
-            TERMINATION_LOG.write_text(said[:LONGEST_MESSAGE])
+            TERMINATION_LOG.write_text(message[:LONGEST_MESSAGE])
         raise
 
 

@@ -1,23 +1,22 @@
-"""Where the ranks of a training run: the one choice between this machine and a cluster."""
+"""Where the ranks of a stage run, and what they exchange with the step that launches them."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from components.errors import UserError
-from components.launch import torchrun
-from components.parameters import JobKind, Launcher, check_choice
+from components.parameters import JobKind, Launcher, check_fields
+
+Place = tuple[Path, str]
+"""An artifact's path here, and the URI by which others find it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Placement:
-    """The pipeline's parameters of these names. task_config: what the step itself asks for, as KFP's dsl.TaskConfig has it."""
+    """The parameters of these names."""
 
-    launcher: str
+    launcher: Launcher
     num_processes: int
     num_workers: int
     min_workers: int
@@ -34,10 +33,17 @@ class Placement:
     start_timeout_minutes: float
     job_timeout_minutes: float
     max_restarts: int
-    task_config: Any = None
 
     def __post_init__(self) -> None:
-        check_choice("launcher", self.launcher, Launcher)
+        check_fields(self)
+        if self.min_workers > self.num_workers:
+            raise UserError(f"min_workers is {self.min_workers}, num_workers {self.num_workers}: give at most as many")
+        if self.launcher == "torchrun" and self.num_workers > 1:
+            raise UserError(f"num_workers is {self.num_workers}: torchrun has one; give launcher=pytorchjob")
+        if self.launcher == "trainjob" and self.min_workers:
+            raise UserError("min_workers needs launcher=pytorchjob: a TrainJob is not elastic (Trainer 2.2 took it out)")
+        if self.launcher == "trainjob" and self.priority_class:
+            raise UserError("priority_class needs launcher=pytorchjob: for a TrainJob set it in the runtime, or use a queue")
 
     @property
     def kind(self) -> JobKind | None:
@@ -49,29 +55,8 @@ class Placement:
 
 @dataclass(frozen=True)
 class Places:
-    """An artifact's path here, and the URI by which others find it."""
+    """inputs: by the name that the stage's option --NAME-dir has."""
 
-    dataset: tuple[Path, str]
-    trained: tuple[Path, str]
-    logs: tuple[Path, str]
-
-
-@contextmanager
-def launched(arguments: Mapping[str, object], placement: Placement, places: Places) -> Iterator[Callable[[], None]]:
-    """components.train on the ranks of `placement`, ended if the block ends before they do. Yields what waits for them.
-
-    Args:
-        arguments: The stage's, by name.
-
-    Raises:
-        UserError, TryAgainError, FailedError: why it failed.
-    """
-    if placement.kind is None:
-        if placement.num_workers > 1:
-            raise UserError(f"num_workers is {placement.num_workers}: torchrun here has one; give launcher=pytorchjob")
-        with torchrun.launched(arguments, placement.num_processes) as wait:
-            yield wait
-        return
-    from components.launch.remote import run_job  # the Kubernetes client takes its time to import
-
-    yield partial(run_job, arguments, placement, placement.kind, places)
+    inputs: Mapping[str, Place]
+    output: Place
+    logs: Place

@@ -1,38 +1,43 @@
-"""A training step on a cluster: the job's pods read the data from the artifact's own place and put the model into its own."""
+"""A step on a cluster whose ranks are a job: its pods read the inputs from the artifacts' own places and put the output into
+its own.
+"""
 
 import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from components.errors import FailedError, StageError, UserError
 from components.image import TRAIN_IMAGE
-from components.launch import metrics
+from components.launch import relay
 from components.launch.api import Api, connect
-from components.launch.cluster import owner, run_to_end
-from components.launch.job import RUN_LABEL, TASK_LABEL, Job, job_name, label_value
+from components.launch.job import RUN_LABEL, STAGE_LABEL, TASK_LABEL, Job, job_name, label_value
+from components.launch.lifecycle import owner, run_to_end
 from components.launch.placement import Placement, Places
 from components.launch.verdict import Limits
 from components.parameters import JobKind
 from components.storage import transfer
 
 
-def run_job(arguments: Mapping[str, object], placement: Placement, kind: JobKind, places: Places) -> None:
-    """Run the training job to its end, and have the model under its path here. The logs are kept whatever happens.
+def run_job(stage: str, settings: str, placement: Placement, kind: JobKind, places: Places, task_config: Any = None) -> None:
+    """Run the stage's job to its end, and have the output under its path here. The logs are kept whatever happens.
 
     Raises:
         UserError, TryAgainError, FailedError: why it failed. What will not go away by trying again is remembered beside the
             output, so that Kubeflow's next try of the step costs nothing.
     """
-    run_id, task_id = os.environ.get("PIPELINE_RUN_ID", ""), os.environ.get("PIPELINE_TASK_ID", "")
-    name = job_name(run_id, task_id)
-    data, output = exchange(placement, places, name)
+    run_id, task_id = os.environ.get("PIPELINE_RUN_ID", ""), task_id_of(places)
+    name = job_name(stage, run_id, task_id)
+    inputs, output = exchange(placement, places, name)
     end = f"{output}.error.json"
-    if said := transfer.read_text(end):
-        earlier = json.loads(said)
+    if text := transfer.read_text(end):
+        earlier = json.loads(text)
         raise (UserError if earlier["exit_code"] == UserError.exit_code else FailedError)(earlier["message"])
     api = connect()
-    job = build_job(arguments, placement, name, data, output, run_id, task_id, api)
+    command = node_command(stage, settings, inputs, output)
+    job = build_job(stage, command, placement, name, run_id, task_id, task_config, api)
     limits = Limits(
         start=60 * placement.start_timeout_minutes,
         job=60 * placement.job_timeout_minutes,
@@ -41,7 +46,7 @@ def run_job(arguments: Mapping[str, object], placement: Placement, kind: JobKind
     logs, logs_uri = places.logs
     logs.mkdir(parents=True, exist_ok=True)
     try:
-        with metrics.heard(output, places.trained[0]):
+        with relay.received(output, places.output[0]):
             run_to_end(api, job, kind, limits, logs)
     except BaseException as error:
         with contextlib.suppress(StageError):
@@ -50,51 +55,59 @@ def run_job(arguments: Mapping[str, object], placement: Placement, kind: JobKind
             if isinstance(error, UserError | FailedError):
                 transfer.write_text(end, json.dumps({"exit_code": error.exit_code, "message": str(error)}))
         raise
-    transfer.fetch(output, places.trained[0])
+    transfer.fetch(output, places.output[0])
     if placement.job_storage:
         transfer.remove(output.rpartition("/")[0])
 
 
-def exchange(placement: Placement, places: Places, name: str) -> tuple[str, str]:
-    """Where the job's pods find the data, and where they put the model."""
-    path, data = places.dataset
-    output = places.trained[1]
+def task_id_of(places: Places) -> str:
+    """The same for every try of a step, since its output's URI is."""
+    return hashlib.sha256(places.output[1].encode()).hexdigest()[:16]
+
+
+def exchange(placement: Placement, places: Places, name: str) -> tuple[dict[str, str], str]:
+    """Where the job's pods find the inputs, by name, and where they put the output."""
     if folder := placement.job_storage:
-        transfer.store(path, f"{folder}/{name}/data")
-        return f"{folder}/{name}/data", f"{folder}/{name}/model"
-    for uri in (data, output):
+        inputs = {each: f"{folder}/{name}/{each}" for each in places.inputs}
+        for each, uri in inputs.items():
+            transfer.store(places.inputs[each][0], uri)
+        return inputs, f"{folder}/{name}/output"
+    inputs, output = {each: uri for each, (_, uri) in places.inputs.items()}, places.output[1]
+    for uri in (*inputs.values(), output):
         if not transfer.is_remote(uri):
             raise UserError(
                 f"the training job's pods cannot reach {uri}: use an object store as pipeline root, or give job_storage"
             )
-    return data, output
+    return inputs, output
+
+
+def node_command(stage: str, settings: str, inputs: Mapping[str, str], output: str) -> list[str]:
+    """What every pod of the job runs."""
+    entry = ["python", "-m", "components.launch.node", f"--stage={stage}", f"--settings={settings}"]
+    given = [f"--inputs={name}={uri}" for name, uri in inputs.items()]
+    return [*entry, *given, f"--output-uri={output}", f"--checkpoint-uri={output}.checkpoint"]
 
 
 def build_job(
-    arguments: Mapping[str, object],
+    stage: str,
+    command: Sequence[str],
     placement: Placement,
     name: str,
-    data: str,
-    output: str,
     run_id: str,
     task_id: str,
+    asked: Any,
     api: Api,
 ) -> Job:
-    """What the parameters and the step's own settings say of the job."""
-    asked = placement.task_config
+    """What the parameters and the step itself say of the job; `asked`: what the step asks for, a dsl.TaskConfig."""
     resources = (asked and asked.resources) or {}
     num_gpus = placement.num_gpus_per_worker or int(resources.get("limits", {}).get("nvidia.com/gpu", 0))
-    flags = [
-        f"--{flag.replace('_', '-')}={value}" for flag, value in arguments.items() if flag not in ("data_dir", "output_dir")
-    ]
-    entry = ["python", "-m", "components.launch.node", f"--data-uri={data}", f"--output-uri={output}"]
     return Job(
         name=name,
         image=placement.train_image or os.environ.get("IMAGE") or TRAIN_IMAGE,
-        command=[*entry, f"--checkpoint-uri={output}.checkpoint", "--", *flags],
+        command=command,
         labels={
             "app.kubernetes.io/name": "adapt",
-            "app.kubernetes.io/component": "train",
+            STAGE_LABEL: stage,
             RUN_LABEL: label_value(run_id),
             TASK_LABEL: label_value(task_id),
         },

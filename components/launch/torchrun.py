@@ -16,8 +16,8 @@ CORES = Path("/sys/fs/cgroup/cpu.max")
 
 
 @contextmanager
-def launched(arguments: Mapping[str, object], num_processes: int) -> Iterator[Callable[[], None]]:
-    """components.train on `num_processes` ranks, ended if the block ends before they do. Yields what waits for them.
+def launched(stage: str, arguments: Mapping[str, object], num_processes: int) -> Iterator[Callable[[], None]]:
+    """components.STAGE on `num_processes` ranks, ended if the block ends before they do. Yields what waits for them.
 
     Args:
         arguments: The stage's, by name.
@@ -29,7 +29,7 @@ def launched(arguments: Mapping[str, object], num_processes: int) -> Iterator[Ca
         raise errors.UserError(f"num_processes is {num_processes}: give 1 or more")
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
     ranks = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"] if num_processes > 1 else []
-    command = [sys.executable, *ranks, "-m", "components.train", *flags]
+    command = [sys.executable, *ranks, "-m", f"components.{stage}", *flags]
     threads = str(threads_each(num_processes))
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / errors.RECORD

@@ -13,7 +13,7 @@ from components.artifacts.provenance import is_remote
 from components.errors import UserError
 from components.lineage.tree import tree_of
 from components.storage import transfer
-from components.tracking import reachable
+from components.tracking.runs import reachable
 
 SHORTEST = 8
 

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from components.artifacts.folders import FILE, Manifest
 from components.errors import UserError
 from components.registry.champion import EVALUATION, find_version
-from components.tracking import reachable
+from components.tracking.runs import reachable
 
 KINDS = {"evaluate": "evaluation", "train": "model", "tokenize": "data"}
 

@@ -49,6 +49,36 @@ def find_model(model: str) -> str:
     return model
 
 
+def pinned(model: str) -> str:
+    """A hub id as OWNER/NAME@COMMIT, of the newest commit; any other name as it is.
+
+    Raises:
+        UserError: the hub does not give it.
+    """
+    if not is_of_hub(model) or "@" in model:
+        return model
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = hf_hub_download(model, "config.json")  # from the cache, where the hub is away
+    except (OSError, ValueError) as error:
+        raise _cannot_load(model, error) from None
+    return f"{model}@{Path(path).parent.name}"
+
+
+def is_of_hub(model: str) -> bool:
+    return not (is_remote(model) or model in ("tiny", "minilm") or Path(model).exists())
+
+
+def _located(model: str) -> tuple[str, dict[str, str]]:
+    """What transformers loads it by: a folder or a hub id, and options beside it."""
+    place = find_model(model)
+    if is_of_hub(model) and "@" in place:
+        place, _, commit = place.partition("@")
+        return place, {"revision": commit}
+    return place, {}
+
+
 def model_files(model: str) -> dict[str, str]:
     """Weights and their configuration: file -> sha256. Empty for a model of the hub, which has no files before it is loaded."""
     return _files_of(model, WEIGHTS)
@@ -60,9 +90,11 @@ def tokenizer_files(model: str) -> dict[str, str]:
 
 
 def files_digest(model: str, files: Mapping[str, str]) -> str:
-    """Of the model's `files`; '' for a model of the hub."""
+    """Of the model's `files`; '' for one of the hub whose commit is not known."""
     if model == "tiny":
         return "tiny"  # made by this package's code, which has a digest of its own
+    if not files and "@" in model and is_of_hub(model):
+        return combined_digest({"hub": model})
     return combined_digest(files) if files else ""
 
 
@@ -88,13 +120,15 @@ def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     """
     if model == "tiny":
         return _tiny_tokenizer()
-    place = find_model(model)
+    place, options = _located(model)
     if Path(place).is_dir() and not any((Path(place) / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(f"model folder {place} has no tokenizer (tokenizer.json, vocab.txt or vocab.json): save it there too")
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, padding_side="right", truncation_side="right")
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            place, padding_side="right", truncation_side="right", **options
+        )
     except (OSError, ValueError) as error:
         raise _cannot_load(model, error) from None
     if not tokenizer.is_fast:
@@ -135,9 +169,11 @@ def load_model(model: str, task: Task, vocabulary_size: int, dropout: float) -> 
     if model == "tiny":
         return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
     loaded: PreTrainedModel
+    place, options = _located(model)
     try:
         loaded, report = AutoModelForSequenceClassification.from_pretrained(
-            find_model(model),
+            place,
+            **options,
             config=config,
             attn_implementation="sdpa",
             dtype="float32",
@@ -162,7 +198,8 @@ def _config(model: str, vocabulary_size: int) -> "PretrainedConfig":
     if model == "tiny":
         return BertConfig(vocab_size=vocabulary_size, **TINY)
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(find_model(model))
+        place, options = _located(model)
+        config: PretrainedConfig = AutoConfig.from_pretrained(place, **options)
     except (OSError, ValueError) as error:
         raise _cannot_load(model, error) from None
     return config

@@ -2,8 +2,9 @@
 
 A batch's examples are padded to the longest only where they must lie side by side: in the embeddings, where noise is added, and
 inside the attention itself. Between, all tokens of the batch are one sequence, as in flash-attention's unpadded BERT (Zeng et
-al., arXiv 2208.08124). And since the classification head reads the first token alone, the last layer computes its output and
-feed-forward parts for first tokens alone. Losses and gradients are those of the padded model, but for rounding.
+al., arXiv 2208.08124). And since a head reads few positions, a classification head the first token alone, the last layer
+computes its output and feed-forward parts for these alone. Losses and gradients are those of the padded model, but for
+rounding.
 """
 
 import math
@@ -30,13 +31,13 @@ class Packing:
     """Where the tokens of a padded batch are, among its batch * width places side by side.
 
     places: (num_tokens,) int64, of each token.  tokens: (batch * width,) int64, of each place; any token where there is none.
-    mask: (batch, width) bool.  firsts: (batch,) int64, tokens that begin an example.  All on the batch's device; `places` and
-    `tokens` are None where nothing is padded.  lengths: (batch,) int64, on the CPU.
+    mask: (batch, width) bool.  read: (num_read,) int64, the tokens whose outputs somebody reads: those that begin an example.
+    All on the batch's device; `places` and `tokens` are None where nothing is padded.  lengths: (batch,) int64, on the CPU.
     """
 
     lengths: Tensor
     mask: Tensor
-    firsts: Tensor
+    read: Tensor
     places: Tensor | None = None
     tokens: Tensor | None = None
 
@@ -150,10 +151,10 @@ def pack(model: PreTrainedModel) -> None:
     model.set_attn_implementation(ATTENTION)
     encoder: Any = model.base_model.encoder
     encoder.register_forward_pre_hook(_pack, with_kwargs=True)
-    encoder.register_forward_hook(_firsts_as_sequences)
-    last = encoder.layer[-1].attention
-    last.register_forward_pre_hook(_tell_output, with_kwargs=True)
-    last.output.register_forward_pre_hook(_keep_firsts)
+    encoder.register_forward_hook(_read_as_sequences)
+    for layer in encoder.layer:
+        layer.attention.register_forward_pre_hook(_tell_output, with_kwargs=True)
+        layer.attention.output.register_forward_pre_hook(_keep_read)
 
 
 def is_packed(model: PreTrainedModel) -> bool:
@@ -165,7 +166,8 @@ def _pack(encoder: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) 
     packing: Packing = kwargs["packing"]
     config: Any = encoder.config
     heads = [Heads.of(run, config.num_attention_heads) for run in packing.runs()]
-    return (packing.pack(args[0]), *args[1:]), {**kwargs, "heads": heads}
+    last = encoder.layer[-1].attention  # type: ignore[index,union-attr]
+    return (packing.pack(args[0]), *args[1:]), {**kwargs, "heads": heads, "last": last}
 
 
 def _attention(
@@ -201,15 +203,17 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, heads: Heads, dropout: fl
 
 
 def _tell_output(attention: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
-    attention.output.packing = kwargs["packing"]  # type: ignore[union-attr]
+    """After the last layer's attention only what is read goes on."""
+    read = kwargs["packing"].read if kwargs["last"] is attention else None
+    attention.output.read = read  # type: ignore[union-attr,assignment]
 
 
-def _keep_firsts(output: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    firsts = output.packing.firsts  # type: ignore[union-attr]
-    return tuple(states.index_select(1, firsts) for states in args)  # type: ignore[arg-type]
+def _keep_read(output: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    read: Any = output.read
+    return None if read is None else tuple(states.index_select(1, read) for states in args)
 
 
-def _firsts_as_sequences(encoder: nn.Module, args: tuple[Tensor, ...], output: Any) -> Any:
-    """(1, batch, features), an example's first token each, to (batch, 1, features)."""
+def _read_as_sequences(encoder: nn.Module, args: tuple[Tensor, ...], output: Any) -> Any:
+    """(1, num_read, features) to (num_read, 1, features): a sequence of one token each."""
     output.last_hidden_state = output.last_hidden_state.transpose(0, 1)
     return output

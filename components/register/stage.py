@@ -2,15 +2,17 @@
 
 import contextlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import parameters
+from components import cli, parameters
 from components.artifacts.folders import Manifest, code_digest, combined_digest, read_manifest
 from components.artifacts.names import EXAMPLES, METRICS
-from components.artifacts.provenance import injected
+from components.artifacts.provenance import Tracking, injected
 from components.errors import UserError
-from components.parameters import documented
+from components.parameters import check_fields
+from components.registry.criteria import Criteria
 from components.registry.versions import CHAMPION
 from components.tasks.table import Task
 
@@ -20,18 +22,23 @@ if TYPE_CHECKING:
 MAX_DESCRIPTION = 5000  # characters that every one of MLflow's databases takes
 
 
-@documented
-def register(
-    *,
-    model_dir: Path,
-    evaluation_dir: Path,
-    name: str = parameters.name,
-    alias: str = parameters.alias,
-    champion_margin: float = parameters.champion_margin,
-    champion_min_score: float = parameters.champion_min_score,
-    champion_min_robustness: float = parameters.champion_min_robustness,
-    auto_promote: bool = parameters.auto_promote,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Registering:
+    """The parameters of these names."""
+
+    name: str
+    alias: str
+    auto_promote: bool
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.alias or self.alias == CHAMPION or set(self.name) & set("/:%'\""):
+            mend = f"give both, a name without / : % and quotes, an alias but {CHAMPION}"
+            raise UserError(f"name '{self.name}', alias '{self.alias}': {mend}")
+
+
+@cli.taking(Registering, Criteria)
+def register(*, model_dir: Path, evaluation_dir: Path, settings: str = parameters.settings, **given: Any) -> dict[str, Any]:
     """Register a model in MLflow with signature, input example (raw text), tags, card and alias, and put it to the gate.
 
     What was stored is fetched again: every file must have its digest, and the model must answer the evaluation's examples as it
@@ -40,24 +47,21 @@ def register(
 
     Uses the active MLflow run, else opens one. Returns name, version, alias, model_uri, run_id, decision and card.
     """
+    values = cli.given(settings, given, Registering, Criteria, optional=cli.names_of(Tracking))
+    told, criteria = cli.pick(Registering, values), cli.pick(Criteria, values)
     model, evaluation = read_manifest(model_dir, "train"), read_manifest(evaluation_dir, "evaluate")
     if evaluation["inputs"]["model"] != model["digest"]:
         raise UserError(f"{evaluation_dir} is the evaluation of another model than {model_dir}: evaluate it first")
     task = Task.read(model_dir)
-    name = name or f"glue-{task.name}"
-    if not alias or alias == CHAMPION or set(name) & set("/:%'\""):
-        raise UserError(f"name '{name}', alias '{alias}': give both, a name without / : % and quotes, an alias but {CHAMPION}")
+    name, alias = told.name or f"glue-{task.name}", told.alias
 
     # Seconds to import: `--help` and the checks above need not wait.
-    from components.registry.gate import Limits
-
-    limits = Limits(champion_margin, champion_min_score, champion_min_robustness)
     import mlflow
 
     from components.registry.card import write_card
     from components.registry.champion import crown, judge, record
     from components.registry.store import log_version, version_of
-    from components.tracking import reachable
+    from components.tracking.runs import reachable
 
     results, examples = (json.loads((evaluation_dir / file).read_text()) for file in (METRICS, EXAMPLES))
     tags = _tags(task, model, evaluation, results)
@@ -69,7 +73,7 @@ def register(
             version = log_version(run.info.run_id, name, task, model_dir, evaluation_dir, tags)
         client.set_registered_model_alias(name, alias, version)
         print(f"{'already there' if known else 'registered'}: {name} version {version} as models:/{name}@{alias}", flush=True)
-        decision = (crown if auto_promote else judge)(client, name, version, limits)
+        decision = (crown if told.auto_promote else judge)(client, name, version, criteria)
         card = write_card(name, version, decision, results, evaluation, examples["rows"])
         if decision.champion != version:  # else what was said when it became champion stands
             record(client, name, version, decision)
@@ -111,7 +115,7 @@ def _tags(task: Task, model: Manifest, evaluation: Manifest, results: dict[str, 
         "digest.base_model": model["inputs"]["model"],
         **{f"kfp.{key}": value for key, value in injected().items() if key.startswith("pipeline_")},
         "digest.registered": combined_digest(
-            {"model": model["digest"], "evaluation": evaluation["digest"], "code": code_digest()}
+            {"model": model["digest"], "evaluation": evaluation["digest"], "code": code_digest("register")}
         ),
     }
     return {key: value for key, value in tags.items() if value}

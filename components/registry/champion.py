@@ -13,7 +13,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from components.artifacts.folders import read_manifest
 from components.errors import UserError
-from components.registry.gate import Decision, Limits, decide
+from components.registry.criteria import Criteria
+from components.registry.gate import Decision, decide
 from components.registry.versions import CHAMPION, check_uri
 
 EVALUATION = "evaluation"
@@ -49,26 +50,26 @@ def champion_of(client: mlflow.MlflowClient, name: str) -> str:
         raise
 
 
-def judge(client: mlflow.MlflowClient, name: str, version: str, limits: Limits) -> Decision:
+def judge(client: mlflow.MlflowClient, name: str, version: str, criteria: Criteria) -> Decision:
     """The gate's decision on a version, against the champion of now, by what the registry holds of both."""
     champion = champion_of(client, name)
     if champion == version:
-        return Decision(True, ["it is the champion"], limits, champion)
+        return Decision(True, ["it is the champion"], criteria, champion)
     with tempfile.TemporaryDirectory() as folder:
         challenger = fetch_evaluation(client, name, version, Path(folder) / "challenger")
         if not champion:
-            return decide(challenger, None, limits)
+            return decide(challenger, None, criteria)
         try:
             rival = fetch_evaluation(client, name, champion, Path(folder) / "champion")
         except UserError as error:
-            return Decision(False, [f"not comparable with the champion: {error}"], limits, champion)
-        return decide(challenger, rival, limits, champion)
+            return Decision(False, [f"not comparable with the champion: {error}"], criteria, champion)
+        return decide(challenger, rival, criteria, champion)
 
 
-def crown(client: mlflow.MlflowClient, name: str, version: str, limits: Limits) -> Decision:
+def crown(client: mlflow.MlflowClient, name: str, version: str, criteria: Criteria) -> Decision:
     """Make the version champion if it passes the gate; again, where another became champion while it was being judged."""
     for _ in range(ATTEMPTS):
-        decision = judge(client, name, version, limits)
+        decision = judge(client, name, version, criteria)
         if not decision.promote or decision.champion == version:
             return decision
         if champion_of(client, name) == decision.champion:  # MLflow has no compare-and-set: the rest of the gap is this line

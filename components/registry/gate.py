@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from components.artifacts.names import METRICS, PREDICTIONS
-from components.errors import UserError
+from components.registry.criteria import Criteria
 from components.tasks.intervals import CONFIDENCE, NUM_RESAMPLES, OF_MATRICES, interval, resample
 from components.tasks.table import Task
 
@@ -29,28 +29,12 @@ POWER = 0.92  # a little above nine times in ten: the spread that it is computed
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a champion must hold: the pipeline's parameters of the same names."""
-
-    champion_margin: float
-    champion_min_score: float
-    champion_min_robustness: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.champion_margin <= 1:
-            raise UserError(f"champion_margin is {self.champion_margin}: give 0 to 1, in units of the score")
-        for name in ("champion_min_score", "champion_min_robustness"):
-            if not -1 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}: give -1 to 1")
-
-
-@dataclass(frozen=True)
 class Decision:
     """What the gate says of a model, and why."""
 
     promote: bool
     reasons: list[str]
-    limits: Limits
+    criteria: Criteria
     champion: str = ""
     """The version that it was compared with; empty where there is none."""
     comparison: dict[str, Any] | None = None
@@ -63,20 +47,20 @@ class Decision:
         return dataclasses.asdict(self)
 
 
-def decide(challenger: Path, champion: Path | None, limits: Limits, champion_version: str = "") -> Decision:
+def decide(challenger: Path, champion: Path | None, criteria: Criteria, champion_version: str = "") -> Decision:
     """The gate, on two folders that components.evaluate wrote; None for the champion where there is none."""
     results = json.loads((challenger / METRICS).read_text())
-    against = _below(results, limits)
+    against = _below(results, criteria)
     if champion is None:
-        return Decision(not against, against or ["there is no champion yet"], limits)
+        return Decision(not against, against or ["there is no champion yet"], criteria)
     reason = _incomparable(results, json.loads((champion / METRICS).read_text()), champion_version)
     if reason:
-        return Decision(False, [*against, reason], limits, champion_version)
-    comparison = compare(task_of(results), _answers(challenger), _answers(champion), limits.champion_margin)
-    if comparison["low"] <= -limits.champion_margin:
+        return Decision(False, [*against, reason], criteria, champion_version)
+    comparison = compare(task_of(results), _answers(challenger), _answers(champion), criteria.champion_margin)
+    if comparison["low"] <= -criteria.champion_margin:
         against.append(_not_shown(comparison, champion_version))
-    good = f"not worse than version {champion_version} by {limits.champion_margin:g} or more: {_range(comparison)}"
-    return Decision(not against, against or [good], limits, champion_version, comparison)
+    good = f"not worse than version {champion_version} by {criteria.champion_margin:g} or more: {_range(comparison)}"
+    return Decision(not against, against or [good], criteria, champion_version, comparison)
 
 
 Answers = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -180,15 +164,15 @@ def _answers(folder: Path) -> Answers:
     return answers
 
 
-def _below(results: dict[str, Any], limits: Limits) -> list[str]:
+def _below(results: dict[str, Any], criteria: Criteria) -> list[str]:
     """Why the model may be nobody's champion."""
     score, majority = results["score"], results["baselines"]["majority"]
     reasons = []
     if score <= majority:
         reasons.append(f"its score {score:.4f} does not beat {majority:.4f}, that of always giving the most frequent answer")
-    if score < limits.champion_min_score:
-        reasons.append(f"its score {score:.4f} is below champion_min_score {limits.champion_min_score:g}")
-    if limits.champion_min_robustness:
+    if score < criteria.champion_min_score:
+        reasons.append(f"its score {score:.4f} is below champion_min_score {criteria.champion_min_score:g}")
+    if criteria.champion_min_robustness:
         noisy = {
             f"{split} with {noise}": result["robustness"][noise]
             for split, result in results["splits"].items()
@@ -197,9 +181,11 @@ def _below(results: dict[str, Any], limits: Limits) -> list[str]:
         }
         if not noisy:
             reasons.append("its robustness was not measured (robustness_rows is 0), and champion_min_robustness asks for it")
-        elif min(noisy.values()) < limits.champion_min_robustness:
+        elif min(noisy.values()) < criteria.champion_min_robustness:
             worst = min(noisy, key=lambda name: noisy[name])
-            reasons.append(f"{noisy[worst]:.4f} on {worst} is below champion_min_robustness {limits.champion_min_robustness:g}")
+            reasons.append(
+                f"{noisy[worst]:.4f} on {worst} is below champion_min_robustness {criteria.champion_min_robustness:g}"
+            )
     return reasons
 
 

@@ -55,7 +55,10 @@ class Place(Protocol):
         """To a path here, which appears whole."""
 
     def put(self, path: Path, file: str, sha256: str, progress: Progress) -> None:
-        """From a path here; the file appears whole."""
+        """From a path here; the file appears whole. Bytes that are changed on the way are refused."""
+
+    def holds(self, file: str, size: int, sha256: str) -> bool:
+        """Whether it is what was just put there, and not what somebody else has put since."""
 
     def delete(self, file: str) -> None:
         """Nothing happens where there is none."""
@@ -138,6 +141,10 @@ class S3Folder:
         told = [ProgressCallbackInvoker(progress)]
         self._transfers.upload(str(path), self.bucket, self._key(file), extra_args=recorded, subscribers=told).result()
 
+    def holds(self, file: str, size: int, sha256: str) -> bool:
+        head = self._head(file) or {}
+        return head.get("ContentLength") == size and head.get("Metadata", {}).get(RECORDED, sha256) == sha256
+
     def delete(self, file: str) -> None:
         self._client.delete_object(Bucket=self.bucket, Key=self._key(file))
 
@@ -213,6 +220,9 @@ class Folder:
     def put(self, path: Path, file: str, sha256: str, progress: Progress) -> None:
         self._put(file, lambda unfinished: shutil.copyfile(path, unfinished))
         progress(path.stat().st_size)
+
+    def holds(self, file: str, size: int, sha256: str) -> bool:
+        return self.digest(file) == sha256
 
     def delete(self, file: str) -> None:
         (self.path / file).unlink(missing_ok=True)

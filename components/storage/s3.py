@@ -1,10 +1,10 @@
-"""The S3 store's settings, once: for boto3, pyarrow, MLflow and whatever speaks HTTPS beside them.
+"""The S3 store's settings, once: for boto3, MLflow and whatever speaks HTTPS beside them.
 
 They are read from the names that AWS's own tools use: AWS_ENDPOINT_URL_S3 (else AWS_ENDPOINT_URL, else MLflow's
 MLFLOW_S3_ENDPOINT_URL), AWS_REGION or AWS_DEFAULT_REGION, AWS_CA_BUNDLE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
 AWS_SESSION_TOKEN. Without keys boto3 looks where it always does: a profile, a role, the instance.
 
-boto3 and pyarrow take long to import: both are imported where they are used.
+boto3 takes long to import: it is imported where it is used.
 """
 
 import functools
@@ -93,24 +93,6 @@ def client() -> Any:
     return _client(settings())
 
 
-def filesystem() -> Any:
-    """pyarrow's own S3 client, for pyarrow.parquet and pyarrow.dataset; it reads no endpoint and no CA from the environment."""
-    from pyarrow.fs import S3FileSystem
-
-    found = settings()
-    address = urlsplit(found.endpoint)
-    options = {
-        "access_key": found.access_key,
-        "secret_key": found.secret_key,
-        "session_token": found.token,
-        "region": found.region,
-        "endpoint_override": address.netloc,
-        "scheme": address.scheme,
-        "tls_ca_file_path": found.ca,
-    }
-    return S3FileSystem(connect_timeout=10, request_timeout=60, **{name: value for name, value in options.items() if value})
-
-
 @contextmanager
 def answered(uri: str) -> Iterator[None]:
     """Within the block, what goes wrong between boto3 and the store becomes one line that says what to do.
@@ -144,6 +126,8 @@ def _refused(uri: str, error: Any) -> UserError | TryAgainError:
     place, bucket = settings().place, urlsplit(uri).netloc
     if status >= 500 or status == 429 or code in ("SlowDown", "RequestTimeout", "Throttling"):
         return TryAgainError(f"{uri}: the store at {place} failed at {error.operation_name}: {code or status}")
+    if code in ("BadDigest", "XAmzContentSHA256Mismatch"):
+        return TryAgainError(f"{uri}: the store at {place} got other bytes than were sent ({error.operation_name}: {code})")
     if code == "NoSuchBucket":
         return UserError(f"{uri}: {place} has no bucket '{bucket}': create it, or mend the URI")
     if code == "InvalidAccessKeyId":
@@ -175,6 +159,7 @@ def _reason(error: BaseException) -> str:
 def _client(found: Settings) -> Any:
     from boto3.session import Session
     from botocore.config import Config
+    from botocore.utils import conditionally_calculate_md5
 
     config = Config(
         # The body's own sha256 is signed, so that the store refuses what was changed on the way, also where there is no TLS.
@@ -192,7 +177,13 @@ def _client(found: Settings) -> Any:
     names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
     given = {name: getattr(found, key) or None for name, key in zip(names, keys, strict=True)}
     where = {"endpoint_url": found.endpoint or None, "region_name": found.region or None, "verify": found.ca or None}
-    return Session().client("s3", config=config, **where, **given)
+    made = Session().client("s3", config=config, **where, **given)
+    for operation in (
+        "PutObject",
+        "UploadPart",
+    ):  # which more stores compare than the sha256: SeaweedFS takes any that is signed
+        made.meta.events.register(f"before-call.s3.{operation}", conditionally_calculate_md5)
+    return made
 
 
 def _with_public_authorities(ca: Path) -> str:

@@ -1,7 +1,8 @@
 """Folders and files between here and a store: s3:// (or minio://, the same store), file:// and plain paths.
 
 What is fetched appears whole or not at all. What is stored gets its manifest.json last, so that whoever finds a manifest finds
-what it tells of. Both check every byte by sha256, and both go on where an earlier try was cut off.
+what it tells of. Every byte is checked by a digest, of what is stored by the store itself; and both go on where an earlier try
+was cut off.
 """
 
 import fcntl
@@ -38,14 +39,28 @@ def local(uri: str, cache: Path | None = None) -> Path:
     """
     if not is_remote(uri):
         return _path(uri)
-    with _place(uri) as place:
-        found = _found(place, uri)
-    state = combined_digest({name: f"{file.size} {file.version}" for name, file in found.items()})
+    state = state_of(uri)
     root = cache or Path(os.environ.get("HF_HOME") or tempfile.gettempdir())
     target = root / f"fetched-{state[:12]}" / "s3" / uri_of(uri).removeprefix("s3://")
     if not target.exists():
         fetch(uri, target)
     return target
+
+
+@functools.lru_cache(maxsize=64)
+def state_of(uri: str) -> str:
+    """A digest of the names, sizes and versions of what is in the store at `uri`; '' for what is not in a store."""
+    if not is_remote(uri):
+        return ""
+    with _place(uri) as place:
+        found = _found(place, uri)
+    return combined_digest({name: f"{file.size} {file.version}" for name, file in found.items()})
+
+
+def check_state(uri: str, state: str) -> None:
+    """UserError where what is at `uri` is no longer in the state that it was found in; '' asks nothing."""
+    if state and state_of(uri) != state:
+        raise UserError(f"{uri} has changed since this run was resolved: submit it again")
 
 
 def fetch(uri: str, target: Path) -> None:
@@ -100,7 +115,7 @@ def store(path: Path, uri: str) -> None:
     if not files:
         raise UserError(f"there is nothing at {path} to store")
     text = files[FILE].read_bytes() if FILE in files else None
-    told = _told(text)
+    told = _manifest_digests(text)
     if told is not None:
         del files[FILE]
     with _place(uri) as place, ThreadPoolExecutor(AT_ONCE) as pool:
@@ -116,15 +131,17 @@ def store(path: Path, uri: str) -> None:
 
         there = [name for name, is_one in zip(files, pool.map(is_there, files), strict=True) if is_one]
         sizes = {name: files[name].stat().st_size for name in files if name not in there}
-        stale = (set(_told(old) or ()) & set(found)) - set(files)
-        if _told(old) is not None and (sizes or stale):
+        stale = (set(_manifest_digests(old) or ()) & set(found)) - set(files)
+        if _manifest_digests(old) is not None and (sizes or stale):
             place.delete(FILE)
         for name in stale:
             place.delete(name)
 
         def put(name: str, progress: Progress) -> None:
             place.put(files[name], name, sha256[name], progress)
-            if place.digest(name) != sha256[name]:
+            if file_digest(files[name]) != sha256[name]:
+                raise UserError(f"{files[name]} has changed while it was stored: does something else write it?")
+            if not place.holds(name, files[name].stat().st_size, sha256[name]):
                 raise UserError(f"{place.name(name)} is not what was stored there: does something else write it?")
 
         _transfer(put, sizes, place, f"store {uri}")
@@ -223,7 +240,7 @@ def _names(path: Path) -> set[str]:
     return set(Folder(path).files())
 
 
-def _told(text: bytes | None) -> dict[str, str] | None:
+def _manifest_digests(text: bytes | None) -> dict[str, str] | None:
     """File -> sha256, of a manifest of ours; None for any other file of its name."""
     try:
         return {name: entry["sha256"] for name, entry in json.loads(text or b"")["files"].items()}
@@ -233,7 +250,7 @@ def _told(text: bytes | None) -> dict[str, str] | None:
 
 def _wanted(place: Place, found: Mapping[str, Stored], text: bytes | None) -> dict[str, str]:
     """File -> sha256 that it must have; '' where nobody has recorded one."""
-    told = _told(text)
+    told = _manifest_digests(text)
     if told is None or text is None:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return dict(zip(found, pool.map(place.recorded, found), strict=True))

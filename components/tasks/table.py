@@ -46,6 +46,8 @@ class Task:
     """Test split -> the file that GLUE's server wants of it, and the rows that GLUE's split has."""
     submits_names: bool = False
     """Whether that file has label names; else it has numbers."""
+    train_rows: int = 0
+    """Rows of GLUE's training split."""
 
     @property
     def is_regression(self) -> bool:
@@ -90,40 +92,41 @@ TASKS: Mapping[str, Task] = {
         Task(
             "cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",),
             folder="CoLA", header=("source", "label", "mark", "sentence"), submission={"test": ("CoLA.tsv", 1063)},
+            train_rows=8_551,
         ),
         Task(
             "sst2", ("sentence",), ("negative", "positive"), ("accuracy",),
-            folder="SST-2", submission={"test": ("SST-2.tsv", 1821)},
+            folder="SST-2", submission={"test": ("SST-2.tsv", 1821)}, train_rows=67_349,
         ),
         Task(
             "mrpc", _SENTENCES, ("not_equivalent", "equivalent"), ("f1", "accuracy"),
             folder="MRPC", official_text=("#1 String", "#2 String"), official_label="Quality",
-            submission={"test": ("MRPC.tsv", 1725)},
+            submission={"test": ("MRPC.tsv", 1725)}, train_rows=3_668,
         ),
         Task(
             "stsb", _SENTENCES, (), ("pearson", "spearman"), label_range=(0.0, 5.0),
-            folder="STS-B", official_label="score", submission={"test": ("STS-B.tsv", 1379)},
+            folder="STS-B", official_label="score", submission={"test": ("STS-B.tsv", 1379)}, train_rows=5_749,
         ),
         Task(
             "qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy"),
-            folder="QQP", official_label="is_duplicate", submission={"test": ("QQP.tsv", 390_965)},
+            folder="QQP", official_label="is_duplicate", submission={"test": ("QQP.tsv", 390_965)}, train_rows=363_846,
         ),
         Task(
             "mnli", _PREMISE, _MNLI_LABELS, ("accuracy",),
             folder="MNLI", files=_MNLI_FILES, official_text=_SENTENCES, official_label="gold_label",
-            borrowed={"test_ax": "ax"}, submission=_MNLI_SUBMISSION, submits_names=True,
+            borrowed={"test_ax": "ax"}, submission=_MNLI_SUBMISSION, submits_names=True, train_rows=392_702,
         ),
         Task(
             "qnli", ("question", "sentence"), _RTE_LABELS, ("accuracy",),
-            folder="QNLI", submission={"test": ("QNLI.tsv", 5463)}, submits_names=True,
+            folder="QNLI", submission={"test": ("QNLI.tsv", 5463)}, submits_names=True, train_rows=104_743,
         ),
         Task(
             "rte", _SENTENCES, _RTE_LABELS, ("accuracy",),
-            folder="RTE", submission={"test": ("RTE.tsv", 3000)}, submits_names=True,
+            folder="RTE", submission={"test": ("RTE.tsv", 3000)}, submits_names=True, train_rows=2_490,
         ),
         Task(
             "wnli", _SENTENCES, ("not_entailment", "entailment"), ("accuracy",),
-            folder="WNLI", submission={"test": ("WNLI.tsv", 146)},
+            folder="WNLI", submission={"test": ("WNLI.tsv", 146)}, train_rows=635,
         ),
         Task(
             "ax", _PREMISE, _MNLI_LABELS, ("matthews_correlation",),

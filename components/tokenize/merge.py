@@ -54,7 +54,7 @@ def merge(*, part_dirs: list[Path], output_dir: Path) -> Manifest:
 def _check(parts: list[tuple[Path, Manifest]]) -> None:
     """UserError unless these are all the parts of one whole, each of them once."""
     folder, first = parts[0]
-    if first["code"] != code_digest():
+    if first["code"] != code_digest("tokenize"):
         raise UserError(f"{folder} was written by another version of components.tokenize: write the parts again")
     for other, manifest in parts[1:]:
         if different := [name for name, value in _shared(first).items() if _shared(manifest)[name] != value]:

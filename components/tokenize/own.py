@@ -23,10 +23,6 @@ HELD_OUT = 10
 
 def read_own(name: str, path: Path, text_columns: tuple[str, ...], label_column: str) -> Source:
     """A file, of which a tenth is held out, or a folder with files named train and validation (and test)."""
-    if not label_column:
-        raise UserError("--text-columns goes with --label-column: name the column that holds the label")
-    if len(text_columns) > 2:
-        raise UserError(f"--text-columns names {len(text_columns)} columns: give one, or two for sentence pairs")
     if path.is_dir():
         files = {split: paths for split in ("train", "validation", "test") if (paths := find_split(path, split))}
         if "train" not in files:

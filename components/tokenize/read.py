@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -129,13 +130,34 @@ def _read_parts(task: Task, split: str, paths: Sequence[Path]) -> Iterator[Stret
 # --- the hub ---
 
 
+def pinned(source: str) -> str:
+    """A source of the hub as hub:OWNER/NAME@COMMIT, of the newest commit; any other as it is.
+
+    Raises:
+        UserError: the hub does not give it.
+    """
+    if (source != "hub" and not source.startswith("hub:")) or "@" in source:
+        return source
+    from huggingface_hub import HfApi
+
+    repository = source.removeprefix("hub").removeprefix(":") or HUB_REPOSITORY
+    try:
+        return f"hub:{repository}@{HfApi().dataset_info(repository).sha}"
+    except (OSError, ValueError) as error:
+        if os.environ.get("HF_HUB_OFFLINE"):  # datasets has a cache of its own
+            return source
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"cannot find {repository} on the hub: {reason}; or give --source a folder") from None
+
+
 def _read_hub(found: Source, repository: str) -> dict[str, Stretches]:
     import datasets  # seconds to import: only where it is used
 
     task = found.task
     datasets.disable_progress_bars()
     try:
-        loaded = datasets.load_dataset(repository, task.name)
+        name, _, commit = repository.partition("@")
+        loaded = datasets.load_dataset(name, task.name, revision=commit or None)
     except (OSError, ValueError, RuntimeError) as error:  # what the library raises when offline, or for an unknown name
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot load {task.name} from the hub ({repository}): {reason}; or give --source a folder") from None

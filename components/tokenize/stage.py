@@ -14,25 +14,26 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from components import parameters
+from components import cli, parameters
 from components.artifacts.folders import Artifact, Manifest, combined_digest
 from components.artifacts.names import EXAMPLES, STATISTICS, TOKENIZER
-from components.artifacts.provenance import uri_of
+from components.artifacts.provenance import Tracking, uri_of
 from components.errors import UserError
 from components.modeling.load import files_digest, load_tokenizer, model_origin, tokenizer_files
-from components.parameters import documented
-from components.storage.transfer import local
+from components.storage.transfer import check_state, local
 from components.tasks.table import UNLABELLED, Task
 from components.tokenize.counts import Counts, name_and_add, show
 from components.tokenize.digest import BLOCK_ROWS, RowsDigest
 from components.tokenize.read import read_source
 from components.tokenize.rows import Source, tables_of
+from components.tokenize.settings import Tokenizing
 from components.tokenize.shards import ShardWriter, shard_name, share
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+OF_THE_STORE = ("source_state", "model_state")
 OF_THE_SOURCE = ("source", "text_columns", "label_column", "skip_malformed_rows", "num_sample_rows", "seed")
 OF_A_PART = ("part", "num_parts")
 PART = "tokenize --part"
@@ -41,23 +42,15 @@ NUM_EXAMPLES = 5
 ROWS_AT_ONCE = 500
 
 
-@documented
+@cli.taking(Tokenizing)
 def tokenize(
     *,
-    task: str,
-    source: str,
-    model: str,
     output_dir: Path,
-    max_length: int = parameters.max_length,
-    text_columns: list[str] = parameters.text_columns,
-    label_column: str = parameters.label_column,
-    skip_malformed_rows: bool = parameters.skip_malformed_rows,
-    shard_rows: int = parameters.shard_rows,
-    num_sample_rows: int = parameters.num_sample_rows,
-    seed: int = parameters.seed,
     part: int = parameters.part,
     num_parts: int = parameters.num_parts,
     source_files: Path | None = parameters.source_files,
+    settings: str = parameters.settings,
+    **given: Any,
 ) -> Manifest:
     """Tokenize a GLUE task, or your own data, to Parquet.
 
@@ -66,19 +59,20 @@ def tokenize(
     (lengths, labels, what was cut), examples.json and manifest.json. With num_parts, writes one part of that, for
     components.tokenize.merge.
     """
-    artifact, found = plan(dict(locals()))
+    told = cli.made(Tokenizing, settings, given, Tracking)
+    artifact, found = plan(told, output_dir, part, num_parts, source_files)
     if manifest := artifact.cached():
         return manifest
-    tokenizer = load_tokenizer(model)
+    tokenizer, max_length = load_tokenizer(told.model), told.max_length
     if max_length > tokenizer.model_max_length:
-        raise UserError(f"max_length is {max_length}, but {model} takes at most {tokenizer.model_max_length} tokens")
+        raise UserError(f"max_length is {max_length}, but {told.model} takes at most {tokenizer.model_max_length} tokens")
     backend: Tokenizer = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
     backend.no_padding()
     backend.enable_truncation(max_length)
     with artifact.building() as folder:
         counts: dict[str, dict[int, Counts]] = {}
         for split, stretches in found.splits.items():
-            shards = share(stretches(), shard_rows, part, num_parts or 1)
+            shards = share(stretches(), told.shard_rows, part, num_parts or 1)
             counts[split] = dict(_write_shards(folder, split, shards, tokenizer, found.task, max_length))
         splits = counts if num_parts else name_and_add(folder, found.task, counts)
         statistics = {"source_files": found.inputs, "splits": splits, "skipped_rows": found.num_skipped}
@@ -95,32 +89,32 @@ def tokenize(
     return artifact.manifest()
 
 
-def plan(arguments: dict[str, Any]) -> tuple[Artifact, Source]:
+def plan(
+    told: Tokenizing, output_dir: Path, part: int = 0, num_parts: int = 0, source_files: Path | None = None
+) -> tuple[Artifact, Source]:
     """What `tokenize` will write with these arguments, and where it reads; nothing slow is imported to say so."""
-    if arguments["max_length"] < 8:
-        raise UserError(f"max_length is {arguments['max_length']}: give at least 8 tokens")
-    if arguments["shard_rows"] < 1:
-        raise UserError(f"shard_rows is {arguments['shard_rows']}: give 1 or more")
-    part, num_parts = arguments.get("part", 0), arguments.get("num_parts", 0)
     if num_parts < 0 or not 0 <= part < (num_parts or 1):
         raise UserError(f"part {part} of {num_parts}: parts are counted from 0")
-    if num_parts and arguments["shard_rows"] % BLOCK_ROWS:
-        raise UserError(f"shard_rows is {arguments['shard_rows']}: to tokenize in parts give a multiple of {BLOCK_ROWS}")
-    undecisive = ("output_dir", "source_files", *(() if num_parts else OF_A_PART))
-    parameters = {name: value for name, value in arguments.items() if name not in undecisive}
-    found = read_source(parameters["task"], **{name: parameters[name] for name in OF_THE_SOURCE})
-    if parameters["source"] != "sample":
-        del parameters["num_sample_rows"], parameters["seed"]
-    if source_files := arguments.get("source_files"):
+    if num_parts and told.shard_rows % BLOCK_ROWS:
+        raise UserError(f"shard_rows is {told.shard_rows}: to tokenize in parts give a multiple of {BLOCK_ROWS}")
+    check_state(told.source, told.source_state)
+    check_state(told.model, told.model_state)
+    decisive = {name: value for name, value in vars(told).items() if name not in OF_THE_STORE}
+    if told.source != "sample":
+        del decisive["num_sample_rows"], decisive["seed"]
+    if num_parts:
+        decisive |= {"part": part, "num_parts": num_parts}
+    found = read_source(told.task, **{name: getattr(told, name) for name in OF_THE_SOURCE})
+    if source_files:
         found.inputs = _known(found, source_files)
-    files = tokenizer_files(parameters["model"])
-    inputs = {"source": combined_digest(found.inputs), "tokenizer": files_digest(parameters["model"], files)}
-    path = local(parameters["source"])
+    files = tokenizer_files(told.model)
+    inputs = {"source": combined_digest(found.inputs), "tokenizer": files_digest(told.model, files)}
+    path = local(told.source)
     origins = {
-        "source": {"uri": uri_of(path) if path.exists() else parameters["source"], "files": found.inputs},
-        "tokenizer": model_origin(parameters["model"], files),
+        "source": {"uri": uri_of(path) if path.exists() else told.source, "files": found.inputs},
+        "tokenizer": model_origin(told.model, files),
     }
-    return Artifact(arguments["output_dir"], PART if num_parts else "tokenize", parameters, inputs, origins), found
+    return Artifact(output_dir, PART if num_parts else "tokenize", decisive, inputs, origins), found
 
 
 def _known(found: Source, source_files: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
     update-00000120/           after 120 updates
         state.safetensors      the parameters and the optimizer's tensors
-        state.json             the optimizer's and the loss scaler's numbers, the clock, tokens at a time
+        state.json             numbers of optimizer, loss scaler and selection; what is spent, the clock, tokens at once
         metrics.jsonl          as far as it was
         manifest.json          the digests of these files, and the identity of what is being trained
 
@@ -13,6 +13,7 @@ or not at all, and one that is damaged or belongs to another run is not used. Mi
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,13 +24,15 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from components.artifacts.folders import CACHE, Artifact, read_manifest
 from components.artifacts.names import TRAINING_LOG
 from components.errors import UserError
-from components.training.log import say
+from components.training.budget import Spent
+from components.training.log import MetricsLog, say
 from components.training.ranks import Ranks
+from components.training.run import Run
 
 TENSORS = "state.safetensors"
 NUMBERS = "state.json"
@@ -56,54 +59,80 @@ def default_folder(artifact: Artifact) -> Path:
     return artifact.path.with_name(f"{artifact.path.name}.checkpoint")
 
 
-def capture(
-    model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def capture(run: Run, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, numbers) of a State. The tensors are the live ones, not copies."""
-    held = optimizer.state_dict()
-    tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    held = run.optimizer.state_dict()
+    tensors = {f"model.{name}": parameter.detach() for name, parameter in run.network.named_parameters()}
     for index, values in held["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-    groups = [{name: value for name, value in group.items() if name != "params"} for group in held["param_groups"]]
-    return tensors, {"groups": groups, "scaler": scaler.state_dict()}
+    numbers = {
+        "groups": [{name: value for name, value in group.items() if name != "params"} for group in held["param_groups"]],
+        "scaler": run.arithmetic.scaler.state_dict(),
+        "selection": run.selection.state(),
+        "spent": run.spent.as_dict(),
+        "tokens": {device.type: run.tokens},
+    }
+    return tensors, numbers
 
 
-def resume(
-    folder: Path | None,
-    identity: str,
-    ranks: Ranks,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> State | None:
-    """Put the newest state, if there is one, into a model and an optimizer just built, on all ranks. Its tensors are let go.
-
-    Args:
-        folder: None on all ranks but the first, which tells the others.
-    """
-    state = share(load(folder, identity) if folder else None, ranks)
-    if not state:
-        return None
-    restore(state, model, optimizer, scaler)
-    return replace(state, tensors={})
-
-
-def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-    """The reverse of `capture`."""
-    held = optimizer.state_dict()
+def restore(state: State, run: Run, device: torch.device) -> None:
+    """The reverse of `capture`, into a run just built. Tokens at once are taken over where the device is of the same kind."""
+    held = run.optimizer.state_dict()
     held["param_groups"] = [group | saved for group, saved in zip(held["param_groups"], state.numbers["groups"], strict=True)]
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in run.network.named_parameters():
             parameter.copy_(state.tensors[f"model.{name}"])
-            device = parameter.device
     for name, tensor in state.tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":  # copied: what safetensors read lies in its file, and not as torch aligns memory
             index, _, field = rest.partition(".")
             held["state"].setdefault(int(index), {})[field] = tensor.to(device, copy=True)
-    optimizer.load_state_dict(held)
+    run.optimizer.load_state_dict(held)
+    scaler = run.arithmetic.scaler
     if scaler.is_enabled() and state.numbers["scaler"]:
         scaler.load_state_dict(state.numbers["scaler"])
+    run.selection.restore(state.numbers["selection"])
+    run.spent = Spent.of(state.numbers["spent"])
+    run.tokens = state.numbers["tokens"].get(device.type, 0) or run.tokens
+
+
+@dataclass
+class Checkpoints:
+    """Those of one training, which all ranks may ask for and the first one writes.
+
+    folder: None where there are to be none, and on all ranks but the first.  identity: of what is being trained.  minutes:
+    between two of them.
+    """
+
+    folder: Path | None
+    identity: str
+    ranks: Ranks
+    minutes: float
+    saved: int = 0
+    saved_at: float = 0.0
+
+    def resume(self, run: Run) -> State | None:
+        """Put the newest state, if there is one, into a run just built, on all ranks. Its tensors are let go."""
+        self.saved_at = time.monotonic()
+        state = share(load(self.folder, self.identity) if self.folder else None, self.ranks)
+        if not state:
+            return None
+        restore(state, run, self.ranks.device)
+        self.saved = run.done
+        return replace(state, tensors={})
+
+    def save_if_due(self, run: Run, log: MetricsLog) -> None:
+        if self.folder and log.is_complete and time.monotonic() - self.saved_at > 60 * self.minutes:
+            self.save(run, log)
+
+    def save(self, run: Run, log: MetricsLog) -> None:
+        """The state after the run's last update, unless it is there already or the log has a gap."""
+        if not self.folder or not log.is_complete or run.done <= self.saved:
+            return
+        log.flush()
+        tensors, numbers = capture(run, self.ranks.device)
+        save(self.folder, self.identity, State(run.done, tensors, {**numbers, "seconds": log.seconds}, log.text()))
+        self.saved, self.saved_at = run.done, time.monotonic()
 
 
 def save(folder: Path, identity: str, state: State) -> None:
@@ -143,15 +172,15 @@ def share(state: State | None, ranks: Ranks) -> State | None:
     if ranks.count == 1:
         return state
     shapes = state and {name: (tensor.shape, tensor.dtype) for name, tensor in state.tensors.items()}
-    told: list[Any] = [state and (state.update, state.numbers, state.metrics, state.saved), shapes]
-    dist.broadcast_object_list(told)
-    if told[0] is None:
+    sent: list[Any] = [state and (state.update, state.numbers, state.metrics, state.saved), shapes]
+    dist.broadcast_object_list(sent)
+    if sent[0] is None:
         return None
     tensors = {}
-    for name, (shape, dtype) in told[1].items():
+    for name, (shape, dtype) in sent[1].items():
         tensors[name] = state.tensors[name].to(ranks.device) if state else torch.empty(shape, dtype=dtype, device=ranks.device)
         dist.broadcast(tensors[name], 0)
-    update, *others = told[0]
+    update, *others = sent[0]
     return State(update, tensors, *others)
 
 

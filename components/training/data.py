@@ -1,4 +1,4 @@
-"""Tokenized Parquet as tensors, and which of its rows update t computes, on which rank, in which micro-batch."""
+"""Tokenized Parquet as tensors, and which rank computes which of an update's rows, in which micro-batch."""
 
 import functools
 import heapq
@@ -139,31 +139,6 @@ def _space(num_tokens: int) -> Tensor:
         return torch.empty(num_tokens, dtype=torch.int32)
     with tempfile.NamedTemporaryFile(prefix="tokens-") as file:  # the mapping outlives the name
         return torch.from_file(file.name, shared=True, size=num_tokens, dtype=torch.int32)
-
-
-def updates_per_epoch(num_rows: int, global_batch_size: int) -> int:
-    return -(-num_rows // global_batch_size)
-
-
-def num_examples(num_updates: int, num_rows: int, global_batch_size: int) -> int:
-    """Examples that the first `num_updates` updates compute."""
-    epochs, left = divmod(num_updates, updates_per_epoch(num_rows, global_batch_size))
-    return epochs * num_rows + left * global_batch_size  # what is left of an epoch leaves out its smaller, last update
-
-
-def rows_of_update(update: int, num_rows: int, global_batch_size: int, seed: int) -> Tensor:
-    """The examples of update `update`: a function of it and the seed alone, whatever the number of ranks.
-
-    Each epoch goes through all rows in an order of its own; its last update has what is left.
-    """
-    epoch, position = divmod(update, updates_per_epoch(num_rows, global_batch_size))
-    start = position * global_batch_size
-    return _epoch_order(epoch, num_rows, seed)[start : start + global_batch_size]
-
-
-@functools.lru_cache(maxsize=2)
-def _epoch_order(epoch: int, num_rows: int, seed: int) -> Tensor:
-    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
 def micro_batches(rows: Tensor, lengths: Tensor, micro_batch_tokens: int, rank: int, num_ranks: int) -> list[Tensor]:

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 
 from components.errors import TryAgainError
 
+Signalled = Callable[[], int]
+"""Tells the first signal that came; 0 for none."""
+
 
 @contextlib.contextmanager
-def noted_signals() -> Iterator[Callable[[], int]]:
-    """Within the block SIGTERM and Ctrl-C are noted, and raised only when it ends. Yields what tells the first; 0 for none."""
+def deferred_signals() -> Iterator[Signalled]:
+    """Within the block SIGTERM and Ctrl-C do nothing but be remembered, and are raised when it ends."""
     came: list[int] = []
     previous = {}
     if threading.current_thread() is threading.main_thread():  # no other may
@@ -28,12 +31,12 @@ def noted_signals() -> Iterator[Callable[[], int]]:
 
 
 def ended_by(number: int) -> BaseException:
-    """What the signal raises where it is not noted."""
+    """What the signal raises where it is not deferred."""
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
 
 
 @contextlib.contextmanager
-def noticed_losses(noted: Callable[[], int]) -> Iterator[None]:
+def lost_ranks(signalled: Signalled) -> Iterator[None]:
     """Within the block, where gloo says that another rank has left: what the signal of this one raises, else TryAgainError.
 
     NCCL says nothing: torchrun, or NCCL's own watchdog, ends a rank that waits for one that has left.
@@ -45,4 +48,4 @@ def noticed_losses(noted: Callable[[], int]) -> Iterator[None]:
             raise
         time.sleep(1)  # torchrun believes the record of the earliest second: let it be that of the rank that failed
         reason = str(error).partition("] ")[2].partition(". ")[0]
-        raise ended_by(noted()) if noted() else TryAgainError(f"another rank has left: {reason}") from None
+        raise ended_by(signalled()) if signalled() else TryAgainError(f"another rank has left: {reason}") from None

@@ -5,7 +5,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +16,9 @@ from tqdm import tqdm
 
 from components.artifacts.names import TRAINING_LOG
 from components.errors import UserError
-from components.training.methods import Loss
+from components.training.budget import Work
+from components.training.interrupts import Signalled
+from components.training.method import Loss
 from components.training.ranks import Ranks
 
 MOST_SKIPPED = 20  # from its first 2^16, fp16's loss scale is then below 1
@@ -43,19 +44,20 @@ class MetricsLog:
         num_examples: int,
         interval: int,
         may_skip: bool,
-        noted: Callable[[], int],
+        signalled: Signalled,
     ) -> None:
         """folder: None on all ranks but the first.  num_examples: over all updates of the run.  may_skip: an update whose
-        gradient is not finite is left out (fp16), not an error.  noted: the signal that this rank got, 0 for none.
+        gradient is not finite is left out (fp16), not an error.  signalled: tells the signal that this rank got.
         """
         self.method = method
         self.names = ("loss", *part_names)
         self.ranks = ranks
         self.interval = interval
         self.may_skip, self.num_skipped = may_skip, 0
-        self.noted = noted
+        self.signalled = signalled
         self.at_once = interval if ranks.count == 1 else 1
-        self.file = (folder / TRAINING_LOG).open("w") if folder else None
+        self.path = folder / TRAINING_LOG if folder else None
+        self.file = self.path.open("w") if self.path else None
         self.bar = tqdm(total=num_examples, desc="train", unit=" samples", disable=None if folder else True, smoothing=0.1)
         self.num_examples, self.done = num_examples, 0
         self.sums = torch.zeros(len(self.names), device=ranks.device)
@@ -82,6 +84,10 @@ class MetricsLog:
             self.file.write(text)
             self.file.flush()
 
+    def text(self) -> str:
+        """The lines that are written; none on all ranks but the first."""
+        return self.path.read_text() if self.path else ""
+
     def add(self, loss: Loss, weight: float) -> None:
         """A loss of a micro-batch, summed over its examples; `weight` makes it a part of the global mean."""
         sums = {"loss": loss.total, **loss.parts}
@@ -92,17 +98,18 @@ class MetricsLog:
         """The losses since the last update: it will be computed again."""
         self.sums = torch.zeros_like(self.sums)
 
-    def end_update(self, update: int, num_examples: int, scalars: dict[str, Tensor], **line: float) -> int:
-        """scalars: on the device, the gradient's norm among them; the same on all ranks.
+    def end_update(self, update: int, work: Work, scalars: dict[str, Tensor], **line: float) -> int:
+        """work: what the update cost.  scalars: on the device, the gradient's norm among them; the same on all ranks.
 
         Returns:
             The signal that ends the run after this update, on all ranks: one of them got it. 0 for none.
         """
-        self.done += num_examples
+        self.done += work.examples
         line = {"update": update, **line, "examples": self.done, "seconds": round(self.seconds, 3)}
+        line |= {name: value for name, value in vars(work).items() if name != "examples"}
         self.pending.append((line, self.sums, {name: scalar.detach() for name, scalar in scalars.items()}))
         self.sums = torch.zeros_like(self.sums)
-        self.bar.update(num_examples)
+        self.bar.update(work.examples)
         if len(self.pending) >= self.at_once or update % self.interval == 0 or self.done == self.num_examples:
             return self.flush()
         return 0
@@ -136,9 +143,9 @@ class MetricsLog:
         Added up in the ranks' order: that of an all-reduce depends on the number of updates, which here depends on the clock.
         """
         if self.ranks.count == 1:
-            return sums, self.noted()
-        told = torch.tensor([self.noted(), time.monotonic() - self.gathered], device=sums.device)
-        mine = torch.cat([sums.flatten(), told])
+            return sums, self.signalled()
+        state = torch.tensor([self.signalled(), time.monotonic() - self.gathered], device=sums.device)
+        mine = torch.cat([sums.flatten(), state])
         every = [torch.empty_like(mine) for _ in range(self.ranks.count)]
         dist.all_gather(every, mine)
         self.gathered = time.monotonic()

@@ -1,21 +1,129 @@
-"""The forward and backward passes of one update, whatever the method: one all-reduce of the gradient."""
+"""The gradient of one update, whatever the method: its micro-batches on this rank, in as much memory as there is, and one
+all-reduce.
+"""
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from components.errors import UserError
-from components.training.data import Batch
-from components.training.methods import Loss, Method, Progress
+from components.modeling.packing import is_packed
+from components.training.budget import Budget, Progress, Spent, Work
+from components.training.data import Batch, Split, micro_batches
+from components.training.interrupts import Signalled, ended_by, lost_ranks
+from components.training.log import MetricsLog
+from components.training.memory import choose_tokens, within_memory
+from components.training.method import Loss, Method
+from components.training.objectives import Objective
 from components.training.precision import Arithmetic
+from components.training.ranks import Ranks, mix
+from components.training.run import Run
+
+
+@dataclass
+class Gradients:
+    """Computes the gradient of a run's updates.
+
+    model: the run's network, in DDP where there are many ranks.  signalled: tells the signal that this rank got.
+    """
+
+    run: Run
+    model: nn.Module
+    method: Method
+    objective: Objective
+    split: Split
+    pad_id: int
+    ranks: Ranks
+    log: MetricsLog
+    signalled: Signalled
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return int(self.split.lengths.max())
+
+    def compute(self, progress: Progress, rows: Tensor) -> Work:
+        """Leave the mean gradient over the global batch `rows` in param.grad, with fewer tokens at once where it takes that.
+
+        Raises:
+            UserError: one example alone is too much.
+        """
+        attempt = partial(self._attempt, progress, rows)
+        self.run.tokens = within_memory(self.run.tokens, self.longest, attempt, self.forget)
+        layers = getattr(self.run.network.config, "num_hidden_layers", 0)
+        return self.method.passes(progress).work(len(rows), int(self.split.lengths[rows].sum()), layers)
+
+    def _attempt(self, progress: Progress, rows: Tensor, tokens: int) -> None:
+        ranks, lengths = self.ranks, self.split.lengths[rows]
+        mine = micro_batches(rows, lengths, tokens, ranks.rank, ranks.count)
+        # DDP averages over the ranks; the loss is the mean over the global batch, however its rows are shared out.
+        weight = ranks.count / len(rows) if mine else 0.0
+        mine = mine or [rows[:1]]  # a rank without rows still takes part in the all-reduce
+        torch.manual_seed(mix(progress.seed, progress.update, ranks.rank))  # dropout: the same whenever this update is computed
+        batches = map(self._batch, mine)
+        with lost_ranks(self.signalled):
+            for loss in accumulate_gradients(
+                self.model, self.method, self.objective, batches, len(mine), progress, weight, self.run.arithmetic
+            ):
+                self.log.add(loss, weight / ranks.count)
+
+    def _batch(self, rows: Tensor) -> Batch:
+        # In the midst of an update, before its all-reduce. Ranks on GPUs finish it: NCCL does not miss one that left.
+        may_leave = self.ranks.count == 1 or self.ranks.device.type == "cpu"
+        if self.signalled() and self.log.is_complete and may_leave:
+            raise ended_by(self.signalled())
+        return self.split.batch(rows, self.pad_id, self.ranks.device, is_packed(self.run.network))
+
+    def score(self, rows: Tensor) -> Tensor:
+        """Losses of the examples as they are, without a gradient: (rows,)."""
+        batch = self._batch(rows)
+        with torch.no_grad(), self.run.arithmetic.autocast():
+            return self.objective.losses(self.objective.outputs(self.run.network, batch), batch)
+
+    def choose_tokens(self, budget: Budget, seed: int, global_batch_size: int) -> int:
+        """How many tokens the device computes at once, at the costliest update of the run."""
+        most = global_batch_size // self.ranks.count * self.longest
+        return choose_tokens(self.ranks.device, partial(self._compute_longest, budget, seed), most)
+
+    def _compute_longest(self, budget: Budget, seed: int, tokens: int) -> None:
+        spents = (Spent(update) for update in range(round(1 / budget.step(Spent()))))
+        every = (Progress(spent.updates, budget.share(spent), seed) for spent in spents)
+        costliest = max(every, key=lambda progress: self.method.passes(progress).relative)
+        by_length = self.split.lengths.argsort(descending=True, stable=True)
+        rows = by_length[: max(1, int((self.split.lengths[by_length].cumsum(0) <= tokens).sum()))]
+        batches, arithmetic = [self._batch(rows)], self.run.arithmetic
+        for _ in accumulate_gradients(self.run.network, self.method, self.objective, batches, 1, costliest, 0.0, arithmetic):
+            pass
+        self.forget()
+
+    def lay_out_buckets(self, progress: Progress, rows: Tensor) -> None:
+        """As an update does it: DDP orders its buckets after the first gradient it sees, and a sum's order depends on where it
+        lies. So a run that goes on adds up as one that was never stopped.
+        """
+        self.compute(progress, rows)
+        self.forget()
+
+    def forget(self) -> None:
+        """Gradient and losses since the last update: it will be computed again."""
+        self.run.optimizer.zero_grad(set_to_none=False)  # fresh memory costs more than zeros
+        self.log.forget_update()
+
+    def leave_ddp(self) -> None:
+        """Before the process group goes: what of DDP were left would hold the GIL while it waits for gloo's threads, one of
+        which may be waiting for the GIL.
+        """
+        self.model = self.run.network
 
 
 def accumulate_gradients(
     model: nn.Module,
     method: Method,
+    objective: Objective,
     batches: Iterable[Batch],
     num_batches: int,
     progress: Progress,
@@ -36,7 +144,7 @@ def accumulate_gradients(
     num_losses = method.passes(progress).num_losses
     left = num_batches * num_losses
     for batch in batches:
-        losses = method.losses(model, batch, progress)
+        losses = method.losses(objective, model, batch, progress)
         for _ in range(num_losses):
             left -= 1
             # no_sync must surround the forward: DDP decides there whether this backward all-reduces.

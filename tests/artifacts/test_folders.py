@@ -125,7 +125,7 @@ def test_other_code_or_other_libraries_or_an_unknown_input_make_it_anew(
 ) -> None:
     build(tmp_path / "one")
     with monkeypatch.context() as patched:
-        patched.setattr(folders, "code_digest", lambda: "other")
+        patched.setattr(folders, "code_digest", lambda stage: "other")
         assert artifact(tmp_path / "two").cached() is None
     with monkeypatch.context() as patched:
         patched.setattr(folders, "versions", lambda: {"torch": "0.1"})

@@ -15,11 +15,8 @@ from arms import ARMS, PROTOCOLS, QUICK
 from reference import reference_seconds
 from support import ROOT
 
-from components import parameters
 from components.errors import UserError
-from components.training.build import build_method
-
-DEFAULTS = {name: value for name, value in vars(parameters).items() if name.startswith("perturbation_")}
+from components.training.methods import build_method
 
 
 def benchmark(name: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -146,7 +143,7 @@ def test_bad_input_is_one_line(tmp_path: Path, source: Path) -> None:
 
 def test_reference_time_is_the_sum_over_updates_and_passes() -> None:
     passes, step = {"forward": 1.0, "input_backward": 10.0, "backward": 100.0}, 1000.0
-    settings: dict[str, Any] = {**DEFAULTS, "perturbation_start": 0.5}
+    settings = {"perturbation_start": 0.5}
     # 4 updates of 10, 10, 10 and 5 examples (35 rows); the last two are noisy: 3 forwards, 1 to the inputs, 2 backwards
     expected = 20 * 101 + 15 * (3 + 10 + 200) + 4 * 1000
     assert reference_seconds(build_method("scala", settings), passes, step, 4, 35, 10) == pytest.approx(expected)
@@ -159,7 +156,7 @@ def test_the_longer_arms_take_the_time_of_their_rivals(longer: str, rival: str) 
     passes, protocol = {"forward": 1.0, "input_backward": 1.0, "backward": 2.0}, PROTOCOLS["sst2"]
 
     def seconds(name: str) -> float:
-        method = build_method(ARMS[name].settings["method"], {**DEFAULTS, **ARMS[name].settings})
+        method = ARMS[name].settled.method
         return reference_seconds(method, passes, 0.0, protocol.num_updates(ARMS[name]), protocol.num_rows, 1024)
 
     assert seconds(longer) == pytest.approx(seconds(rival), rel=0.01)
@@ -168,7 +165,29 @@ def test_the_longer_arms_take_the_time_of_their_rivals(longer: str, rival: str) 
 def test_every_control_takes_a_rate_that_is_tuned() -> None:
     for arm in ARMS.values():
         assert not arm.like or (not ARMS[arm.like].like and ARMS[arm.like].optimizer == arm.optimizer)
-        build_method(arm.settings["method"], {**DEFAULTS, **arm.settings})
+        assert not arm.settled.unused
+
+
+def test_every_method_has_the_noise_of_scala_but_for_what_its_arm_is_about() -> None:
+    known = {**vars(ARMS["scala-lamb"].settled.method), "perturbation_init_norm": 0.2}
+    differ = {}
+    for name, arm in ARMS.items():
+        values = vars(arm.settled.method)
+        differ[name] = {key.removeprefix("perturbation_"): value for key, value in values.items() if value != known[key]}
+    assert {name: values for name, values in differ.items() if values} == {
+        "no-delay": {"start": 0.0},
+        "no-delay-adamw": {"start": 0.0},
+        "two-steps": {"steps": 2},
+        "three-steps": {"steps": 3},
+        "random": {"step_size": 0.0},
+        "dropout": {"radius": 0.0},
+        "shared": {"dropout": "shared"},
+        "label": {"divergence": "label"},
+        "free": {"direction": "label"},
+        "every-other": {"interval": 2},
+        "half-batch": {"fraction": 0.5},
+        "freelb": {"steps": 2},
+    }
 
 
 def test_the_search_for_a_rate_goes_on_where_scores_rise(tmp_path: Path) -> None:

@@ -8,19 +8,20 @@ import mlflow
 import pytest
 
 import components.launch
+from components.artifacts.provenance import Tracking
 from components.clean_up.stage import clean_up
 from components.errors import TryAgainError, UserError
-from components.tracking import stage_run
+from components.tracking.runs import stage_run
 
 
 @pytest.fixture
 def deleted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The pipeline runs whose jobs were deleted."""
     runs: list[str] = []
-    module = types.ModuleType("components.launch.cluster")  # there is no API server here; what it deletes is tested with it
+    module = types.ModuleType("components.launch.lifecycle")  # there is no API server here; what it deletes is tested with it
     monkeypatch.setattr(module, "delete_run", runs.append, raising=False)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(components.launch, "cluster", module, raising=False)
+    monkeypatch.setattr(components.launch, "lifecycle", module, raising=False)
     return runs
 
 
@@ -32,9 +33,10 @@ def statuses(pipeline_run_id: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def broken_off(tracking: str) -> Iterator[str]:
+def broken_off(tracking: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A pipeline run of which a stage went well and the next was killed."""
-    with stage_run("tokenize", pipeline_run_id="killed", experiment="adapt"):
+    monkeypatch.setenv("PIPELINE_RUN_ID", "killed")
+    with stage_run("tokenize", Tracking("adapt", "")):
         pass
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name("adapt")
@@ -59,8 +61,9 @@ def test_what_was_left_open_is_ended_as_failed(broken_off: str, deleted: list[st
 
 
 @pytest.mark.usefixtures("tracking")
-def test_a_run_that_ended_well_stays_as_it_is(deleted: list[str]) -> None:
-    with stage_run("register", pipeline_run_id="well", experiment="adapt", last=True):
+def test_a_run_that_ended_well_stays_as_it_is(deleted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_RUN_ID", "well")
+    with stage_run("register", Tracking("adapt", ""), last=True):
         pass
     clean_up(pipeline_run_id="well")
     assert statuses("well") == {"well": "FINISHED", "register": "FINISHED"}
@@ -84,11 +87,11 @@ def test_jobs_are_deleted_where_mlflow_is_away_and_runs_ended_where_the_cluster_
     def away(pipeline_run_id: str) -> None:
         raise TryAgainError("the API server is away")
 
-    monkeypatch.setattr(sys.modules["components.launch.cluster"], "delete_run", away)
+    monkeypatch.setattr(sys.modules["components.launch.lifecycle"], "delete_run", away)
     with pytest.raises(TryAgainError, match="API server"):
         clean_up(pipeline_run_id=broken_off)
     assert statuses(broken_off)["killed"] == "FAILED"
-    monkeypatch.setattr(sys.modules["components.launch.cluster"], "delete_run", deleted.append)
+    monkeypatch.setattr(sys.modules["components.launch.lifecycle"], "delete_run", deleted.append)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with pytest.raises(UserError, match="no MLflow server"):
         clean_up(pipeline_run_id="other")

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -73,7 +74,7 @@ def test_a_model_that_has_diverged_is_not_measured(
 
 
 def test_noise_may_be_left_out(tokenized: Callable[[str], Path], trained: Callable[[str], Path], tmp_path: Path) -> None:
-    folders = {"model_dir": trained("sst2"), "data_dir": tokenized("sst2")}
+    folders: dict[str, Any] = {"model_dir": trained("sst2"), "data_dir": tokenized("sst2")}
     evaluate(**folders, output_dir=tmp_path / "e", robustness_rows=0)
     results = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert "robustness" not in results["splits"]["validation"]

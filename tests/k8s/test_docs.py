@@ -5,7 +5,7 @@ import re
 from manifests import K8S, OVERLAYS
 from support import ROOT
 
-from components.launch.namespace import CERTIFICATES, CONFIG, SECRETS
+from components.launch.namespace import CERTIFICATES, MOUNTS
 
 TEXT = (ROOT / "docs" / "cluster.md").read_text()
 
@@ -19,7 +19,7 @@ def test_every_path_and_verb_is_there() -> None:
 
 
 def test_every_overlay_and_every_name_is_told_of() -> None:
-    for name in (*(f"k8s/{overlay}" for overlay in OVERLAYS), CONFIG, CERTIFICATES, *SECRETS):
+    for name in (*(f"k8s/{overlay}" for overlay in OVERLAYS), CERTIFICATES, *MOUNTS):
         assert f"`{name}`" in TEXT
     wanted = set(re.findall(r"secret(?:Key)?Ref:\s+name: (\S+)", "".join(path.read_text() for path in K8S.rglob("*.yaml"))))
     assert wanted == {"adapt-s3", "adapt-mlflow-db"}

@@ -14,12 +14,12 @@ from scenarios import CLOCKS, Scenario
 
 from components.errors import StageError
 from components.launch.api import Api, Patience
-from components.launch.cluster import Ran, run_once
-from components.launch.job import RUN_LABEL, TASK_LABEL, Job
+from components.launch.job import RUN_LABEL, STAGE_LABEL, TASK_LABEL, Job
+from components.launch.lifecycle import Ran, run_once
 from components.launch.verdict import Limits
 
 SPEED = 30.0
-LABELS = {RUN_LABEL: "run-1", TASK_LABEL: "task-1"}
+LABELS = {STAGE_LABEL: "train", RUN_LABEL: "run-1", TASK_LABEL: "task-1"}
 OUTCOMES = {2: "user", 75: "retry", 1: "bug"}
 
 

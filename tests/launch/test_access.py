@@ -8,7 +8,7 @@ from manifests import granted
 from replay import replay
 from scenarios import SCENARIOS
 
-from components.launch import cluster as jobs
+from components.launch import lifecycle as jobs
 from components.launch.access import NEEDED
 from components.launch.job import manifest
 

@@ -13,7 +13,7 @@ import yaml
 from manifests import not_restricted
 
 from components.errors import UserError
-from components.launch.job import DIGEST, LONGEST_NAME, RUN_LABEL, Job, job_name, label_value, manifest
+from components.launch.job import DIGEST, LONGEST_NAME, RUN_LABEL, STAGE_LABEL, Job, job_name, label_value, manifest
 from components.parameters import JobKind
 
 CRDS = Path(__file__).parent / "crds"
@@ -23,7 +23,7 @@ SECRET = "do-not-show-me"
 
 def job(**settings: Any) -> Job:
     given: dict[str, Any] = {"name": "adapt-train-1", "image": "registry/adapt@sha256:0", "command": ["python", "-m", "x"]}
-    return Job(**(given | {"labels": {RUN_LABEL: "run-1"}} | settings))
+    return Job(**(given | {"labels": {STAGE_LABEL: "train", RUN_LABEL: "run-1"}} | settings))
 
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -137,13 +137,53 @@ def test_kueue_priority_and_owner_are_on_the_job() -> None:
     assert pod_template(body)["spec"]["priorityClassName"] == "high"
 
 
-def test_what_the_step_mounts_at_our_own_places_is_left_out() -> None:
+SOURCES = {"adapt-config": "configMap", "adapt-s3": "secret", "adapt-mlflow": "secret"}
+PLACES = {"adapt-config": "/etc/adapt/config", "adapt-s3": "/etc/adapt/s3", "adapt-mlflow": "/etc/adapt/mlflow"}
+OWN = ["/dev/shm", "/tmp", "/etc/adapt/ca", *PLACES.values()]
+
+
+def volumes_and_mounts(body: dict[str, Any], kind: JobKind) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Of the job's pods."""
+    spec = pod_template(body)["spec"] if kind == "pytorchjob" else patched_pod(body)
+    (container,) = spec["containers"]
+    return spec["volumes"], container["volumeMounts"]
+
+
+def patched_pod(body: dict[str, Any]) -> dict[str, Any]:
+    """What a TrainJob says of its pods beside its runtime."""
+    (patch,) = body["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    spec: dict[str, Any] = replicated["template"]["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("kind", ["pytorchjob", "trainjob"])
+def test_its_pods_mount_the_namespaces_settings_of_which_none_must_be_there(kind: JobKind) -> None:
+    volumes, mounts = volumes_and_mounts(manifest(job(), kind), kind)
+    named = {volume["name"]: volume for volume in volumes}
+    by_path = {mount["mountPath"]: mount for mount in mounts}
+    assert list(by_path) == OWN
+    for name, source in SOURCES.items():
+        mount = by_path[PLACES[name]]
+        assert mount["readOnly"]
+        key = "name" if source == "configMap" else "secretName"
+        assert named[mount["name"]] == {"name": mount["name"], source: {key: name, "optional": True}}
+
+
+@pytest.mark.parametrize("kind", ["pytorchjob", "trainjob"])
+def test_what_the_step_mounts_at_our_own_places_is_left_out(kind: JobKind) -> None:
+    """As a compiled pipeline's step does: kfp-kubernetes calls a volume as its source."""
     mounts = [{"name": "adapt-ca", "mountPath": "/etc/adapt/ca"}, {"name": "data", "mountPath": "/data"}]
     volumes = [{"name": "adapt-ca", "configMap": {"name": "adapt-ca"}}, {"name": "data", "emptyDir": {}}]
-    spec = pod_template(manifest(job(volumes=volumes, volume_mounts=mounts), "pytorchjob"))["spec"]
-    assert [volume["name"] for volume in spec["volumes"]] == ["rank-shm", "rank-tmp", "rank-ca", "data"]
-    paths = [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
-    assert paths == ["/dev/shm", "/tmp", "/etc/adapt/ca", "/data"]
+    for name, source in SOURCES.items():
+        mounts.append({"name": name, "mountPath": PLACES[name]})
+        volumes.append({"name": name, source: {"name" if source == "configMap" else "secretName": name}})
+    mounts.append({"name": "tmp", "mountPath": "/tmp"})
+    volumes.append({"name": "tmp", "emptyDir": {}})
+    found, mounted = volumes_and_mounts(manifest(job(volumes=volumes, volume_mounts=mounts), kind), kind)
+    assert [it["name"] for it in found] == ["rank-shm", "rank-tmp", "rank-ca", *(f"rank-{name}" for name in SOURCES), "data"]
+    assert [it["mountPath"] for it in mounted] == [*OWN, "/data"]
+    assert {it["name"] for it in mounted} == {it["name"] for it in found}
 
 
 def test_parameters_win_over_what_the_step_asks_for() -> None:
@@ -157,9 +197,13 @@ def test_parameters_win_over_what_the_step_asks_for() -> None:
 def test_secrets_are_named_and_never_held(kind: JobKind, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         monkeypatch.setenv(name, SECRET)
-    text = json.dumps(manifest(job(), kind))
-    assert SECRET not in text
-    assert '{"secretKeyRef": {"name": "adapt-s3", "key": "AWS_SECRET_ACCESS_KEY", "optional": true}}' in text
+    body = manifest(job(), kind)
+    assert SECRET not in json.dumps(body)
+    volumes, _ = volumes_and_mounts(body, kind)
+    assert [it["secret"] for it in volumes if "secret" in it] == [
+        {"secretName": "adapt-s3", "optional": True},
+        {"secretName": "adapt-mlflow", "optional": True},
+    ]
 
 
 def test_the_digest_names_the_work_and_not_who_waits_for_it() -> None:
@@ -169,8 +213,10 @@ def test_the_digest_names_the_work_and_not_who_waits_for_it() -> None:
 
 
 def test_names_and_labels_are_what_kubernetes_takes() -> None:
-    name = job_name("0a1b2c3d-run", "task")
-    assert name == job_name("0a1b2c3d-run", "task") != job_name("0a1b2c3d-run", "another")
+    name = job_name("train", "0a1b2c3d-run", "task")
+    assert name == job_name("train", "0a1b2c3d-run", "task") != job_name("train", "0a1b2c3d-run", "another")
+    assert name != job_name("train", "another", "task")
+    assert name.startswith("adapt-train-")
     assert len(name) <= LONGEST_NAME
     assert label_value("c0ffee-1") == "c0ffee-1"
     assert len(label_value("{{$.pipeline_job_uuid}}")) == 40

@@ -14,8 +14,8 @@ from scenarios import REFUSALS, SCENARIOS, Refusal, Scenario
 
 from components.errors import FailedError, StageError, TryAgainError, UserError
 from components.launch.api import JOBS, PODS
-from components.launch.cluster import Ran, create, error_of, run_once, run_to_end
 from components.launch.job import manifest
+from components.launch.lifecycle import Ran, create, error_of, run_once, run_to_end
 from components.launch.watch import Watch, run_safely
 
 ENDING = [scenario for scenario in SCENARIOS if scenario.outcome not in ("cancelled", "carries_on")]
@@ -65,7 +65,7 @@ def test_a_pod_watch_that_hangs_hides_no_cause(tmp_path: Path, monkeypatch: pyte
         else:
             run_safely(watch, failed)
 
-    monkeypatch.setattr("components.launch.cluster.run_safely", hang)
+    monkeypatch.setattr("components.launch.lifecycle.run_safely", hang)
     scenario = next(it for it in SCENARIOS if it.name.startswith("02-"))
     ran, cluster = played(scenario, tmp_path)
     assert isinstance(ran, Ran)
@@ -101,6 +101,7 @@ def test_a_node_that_does_not_answer_is_no_end(scenario: Scenario, tmp_path: Pat
     with replay(scenario.name, speed=SPEED) as cluster:
         with pytest.raises(SystemExit, match="143"), stopped_after((last + 10) / SPEED):
             run_once(api_of(cluster), job(scenario.ranks), "pytorchjob", limits_of(scenario), tmp_path)
+        time.sleep(1 / SPEED)  # the pods hear of it a moment later
         assert cluster.left_behind() == []
     assert says(capsys.readouterr().out, scenario.remarks)
 
@@ -108,7 +109,7 @@ def test_a_node_that_does_not_answer_is_no_end(scenario: Scenario, tmp_path: Pat
 @pytest.mark.parametrize("refusal", REFUSALS, ids=name_of)
 def test_a_refused_job_says_why_and_leaves_nothing(refusal: Refusal, tmp_path: Path) -> None:
     with refusing(refusal.scenario, refusal.answer) as cluster:
-        api = api_of(cluster, away=10)
+        api = api_of(cluster, away=10 if refusal.outcome == "retry" else 600)
         with pytest.raises(StageError) as caught:
             run_to_end(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
         assert OUTCOME[type(caught.value)] == refusal.outcome
@@ -222,12 +223,11 @@ def test_it_gives_up_after_as_many_restarts_as_it_may(tmp_path: Path) -> None:
 
 def test_an_api_that_is_away_for_good_is_not_the_jobs_end(tmp_path: Path) -> None:
     with replay("03b", speed=SPEED) as cluster:
-        api = api_of(cluster, away=10)
-        create(api, "pytorchjob", manifest(job(), "pytorchjob"))
+        create(api_of(cluster), "pytorchjob", manifest(job(), "pytorchjob"))  # with all the patience that a busy machine needs
         time.sleep(5 / SPEED)
         cluster.fail_all("503")
         with pytest.raises(TryAgainError, match="may still run"):
-            run_once(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+            run_once(api_of(cluster, away=10), job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
         cluster.fail_all()
         assert set(cluster.left_behind()) == {"adapt-train-1", "adapt-train-1-master-0", "adapt-train-1-worker-0"}
 

@@ -17,13 +17,15 @@ from proxy import proxy_to
 from servers import BUCKET, free_ports, s3_server
 from support import ROOT
 
+from components import cli
 from components.artifacts.folders import FILE, Artifact
 from components.errors import UserError
 from components.launch import checkpoints, torchrun
 from components.launch.torchrun import launched
 from components.storage import transfer
+from components.train.settings import Training
 
-FLAGS = {"model": "tiny", "learning_rate": 1e-3, "num_updates": 3, "global_batch_size": 30, "seed": 3}
+GIVEN = {"model": "tiny", "method": "scala", "learning_rate": 1e-3, "num_updates": 3, "global_batch_size": 30, "seed": 3}
 DATA = f"s3://{BUCKET}/data"
 
 ENTRY = """
@@ -65,8 +67,15 @@ def started(folder: Path, *arguments: object, **environment: str) -> Iterator[su
             process.terminate()
 
 
-def flags_of(arguments: dict[str, object]) -> list[str]:
-    return [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
+def settings_of(**given: object) -> str:
+    """A training's, as the step hands them on."""
+    values = {**vars(cli.pick(Training, GIVEN)), **GIVEN, **given}
+    return json.dumps(values)
+
+
+def arguments_of(output: str, settings: str, data: str = DATA) -> list[str]:
+    """A node's, but for the checkpoints."""
+    return ["--stage=train", f"--settings={settings}", f"--inputs=data={data}", f"--output-uri={output}"]
 
 
 @pytest.mark.slow
@@ -75,14 +84,15 @@ def test_two_nodes_make_the_same_model_as_four_ranks_here(
 ) -> None:
     """And whoever comes once more finds it made."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with launched({**FLAGS, "data_dir": tokenized("rte"), "output_dir": tmp_path / "here"}, 4) as wait:
+    folders = {"data_dir": tokenized("rte"), "output_dir": tmp_path / "here"}
+    with launched("train", {"settings": settings_of(), **folders}, 4) as wait:
         wait()
     output = f"s3://{BUCKET}/two/model"
     (port,) = free_ports(1)
     meeting = {"PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}", "PET_LOCAL_ADDR": "127.0.0.1"}
     shape = {"PET_NNODES": "2:2", "PET_NPROC_PER_NODE": "2", "PET_MAX_RESTARTS": "0", "PET_RDZV_ID": "two"}
-    uris = [f"--data-uri={DATA}", f"--output-uri={output}", f"--checkpoint-uri={output}.checkpoint"]
-    asked = [*uris, "--", *flags_of(FLAGS)]
+    kept = f"--checkpoint-uri={output}.checkpoint"
+    asked = [*arguments_of(output, settings_of()), kept]
     with (
         started(tmp_path / "a", *asked, **meeting, **shape, JOB_NAME="two") as a,
         started(tmp_path / "b", *asked, **meeting, **shape, JOB_NAME="two") as b,
@@ -99,7 +109,7 @@ def test_two_nodes_make_the_same_model_as_four_ranks_here(
     with started(tmp_path / "c", *asked, **meeting, **shape) as c:
         assert f"train: cached in {output}" in c.communicate(timeout=120)[0]
     assert c.returncode == 0
-    with started(tmp_path / "d", *uris, "--", *flags_of({**FLAGS, "seed": 4}), **meeting, **shape) as d:
+    with started(tmp_path / "d", *arguments_of(output, settings_of(seed=4)), kept, **meeting, **shape) as d:
         assert f"{output} was made with other parameters" in d.communicate(timeout=120)[0]
     assert d.returncode == 2
 
@@ -109,8 +119,7 @@ def test_a_stopped_node_ends_with_143_and_leaves_nothing(store: dict[str, str], 
     (port,) = free_ports(1)
     of_the_operator = {"PET_NNODES": "1", "PET_NODE_RANK": "0", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
     of_the_pod = {"RANK": "0", "WORLD_SIZE": "1", "PET_NPROC_PER_NODE": "2"}
-    flags = flags_of({**FLAGS, "num_updates": 100_000, "log_interval": 1})
-    arguments = [f"--data-uri={DATA}", f"--output-uri={output}", "--", *flags]
+    arguments = arguments_of(output, settings_of(num_updates=100_000, log_interval=1))
     with started(tmp_path / "a", *arguments, **of_the_operator, **of_the_pod) as process:
         assert process.stdout is not None
         said = ""
@@ -134,12 +143,13 @@ def test_a_job_that_was_stopped_goes_on_elsewhere_to_the_same_bytes(
 ) -> None:
     """What the store keeps of it is all that another node needs."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    flags = {**FLAGS, "num_updates": 400, "log_interval": 1}
-    with launched({**flags, "data_dir": tokenized("rte"), "output_dir": tmp_path / "here"}, 1) as wait:
+    settings = settings_of(num_updates=400, log_interval=1)
+    folders = {"data_dir": tokenized("rte"), "output_dir": tmp_path / "here"}
+    with launched("train", {"settings": settings, **folders}, 1) as wait:
         wait()
     output = f"s3://{BUCKET}/resumed/model"
     alone = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "1"}
-    asked = [f"--data-uri={DATA}", f"--output-uri={output}", f"--checkpoint-uri={output}.checkpoint", "--", *flags_of(flags)]
+    asked = [*arguments_of(output, settings), f"--checkpoint-uri={output}.checkpoint"]
     with started(tmp_path / "a", *asked, **alone) as process:
         assert process.stdout is not None
         said = ""
@@ -161,35 +171,31 @@ def test_a_job_that_was_stopped_goes_on_elsewhere_to_the_same_bytes(
 
 @pytest.mark.slow
 def test_what_a_rank_has_to_say_is_the_nodes_last_word(store: dict[str, str], tmp_path: Path) -> None:
-    arguments = [
-        f"--data-uri={DATA}",
-        f"--output-uri=s3://{BUCKET}/refused",
-        "--",
-        *flags_of(FLAGS),
-        "--perturbation-radius=-1",
-    ]
+    arguments = arguments_of(f"s3://{BUCKET}/refused", settings_of(num_updates=3, warmup_updates=4))
     with started(tmp_path / "a", *arguments, RANK="1") as process:
         said = process.communicate(timeout=120)[0]
     assert process.returncode == 2, said
-    line = "perturbation_radius is -1.0: give 0 or more"
+    line = "the warm-up takes 4 updates, the whole run has 3: shorten the warm-up"  # which no step before could know
     assert line in said.splitlines()[-1]
     assert line in (tmp_path / "a" / "message").read_text()
     assert store["AWS_SECRET_ACCESS_KEY"] not in said
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "code", "says"),
+    ("given", "environment", "code", "says"),
     [
-        ([f"--data-uri=s3://{BUCKET}/nothing"], {}, 2, f"there is nothing at s3://{BUCKET}/nothing"),
-        ([f"--data-uri={DATA}", "--", "--model=tiny", "--no-such-flag=1"], {}, 2, "no-such-flag"),
-        ([f"--data-uri={DATA}"], {"AWS_SECRET_ACCESS_KEY": "wrong-one"}, 2, "AWS_SECRET_ACCESS_KEY is not that of"),
-        ([f"--data-uri={DATA}"], {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, 75, "does not answer"),
+        ({"data": f"s3://{BUCKET}/nothing"}, {}, 2, f"there is nothing at s3://{BUCKET}/nothing"),
+        ({"settings": settings_of(no_such_name=1)}, {}, 2, "no_such_name"),
+        ({"settings": settings_of(perturbation_radius=-1.0)}, {}, 2, "perturbation_radius is -1.0: give 0 or more"),
+        ({"settings": '{"model": "tiny"}'}, {}, 2, "settings has no recipe, num_epochs"),
+        ({}, {"AWS_SECRET_ACCESS_KEY": "wrong-one"}, 2, "AWS_SECRET_ACCESS_KEY is not that of"),
+        ({}, {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, 75, "does not answer"),
     ],
 )  # fmt: skip
 def test_what_cannot_begin_says_why_before_any_rank_starts(
-    store: dict[str, str], tmp_path: Path, arguments: list[str], environment: dict[str, str], code: int, says: str
+    store: dict[str, str], tmp_path: Path, given: dict[str, str], environment: dict[str, str], code: int, says: str
 ) -> None:
-    asked = [f"--output-uri=s3://{BUCKET}/never", *arguments]
+    asked = arguments_of(f"s3://{BUCKET}/never", **{"settings": settings_of(), **given})
     with started(tmp_path / "a", *asked, AWS_MAX_ATTEMPTS="2", **environment) as process:
         said = process.communicate(timeout=120)[0]
     assert process.returncode == code, said
@@ -232,27 +238,27 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_a_checkpoint_outlives_its_node(place: str, tmp_path: Path) -> None:
-    with checkpoints.exchanged(place, tmp_path / "a", False):
+    with checkpoints.synced(place, tmp_path / "a", False):
         for name in ("update-1", "update-2"):
             write_checkpoint(tmp_path / "a", name)
             wait_for(lambda name=name: transfer.read_text(f"{place}/latest") == name)  # type: ignore[misc]
     assert transfer.read_text(f"{place}/update-1/state") is None
-    with checkpoints.exchanged(place, tmp_path / "b", False):
+    with checkpoints.synced(place, tmp_path / "b", False):
         assert [path.name for path in (tmp_path / "b").iterdir()] == ["update-2"]
         assert (tmp_path / "b" / "update-2" / "state").read_text() == "update-2"
 
 
 def test_a_run_that_is_stopped_stores_what_it_wrote_last(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "SECONDS", 100)
-    with pytest.raises(SystemExit), checkpoints.exchanged(place, tmp_path / "a", False):
+    with pytest.raises(SystemExit), checkpoints.synced(place, tmp_path / "a", False):
         (tmp_path / "a" / "update-9").write_text("a file is one too")
         raise SystemExit(143)
-    with checkpoints.exchanged(place, tmp_path / "b", False):
+    with checkpoints.synced(place, tmp_path / "b", False):
         assert (tmp_path / "b" / "update-9").read_text() == "a file is one too"
 
 
 def test_nodes_of_an_elastic_job_get_each_others_checkpoints(place: str, tmp_path: Path) -> None:
-    with checkpoints.exchanged(place, tmp_path / "a", True), checkpoints.exchanged(place, tmp_path / "b", True):
+    with checkpoints.synced(place, tmp_path / "a", True), checkpoints.synced(place, tmp_path / "b", True):
         write_checkpoint(tmp_path / "a", "update-1")
         wait_for((tmp_path / "b" / "update-1").is_dir)
         write_checkpoint(tmp_path / "b", "update-2")
@@ -262,11 +268,11 @@ def test_nodes_of_an_elastic_job_get_each_others_checkpoints(place: str, tmp_pat
 def test_a_damaged_checkpoint_or_an_absent_store_stops_no_training(
     place: str, store: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with checkpoints.exchanged(place, tmp_path / "a", False):
+    with checkpoints.synced(place, tmp_path / "a", False):
         write_checkpoint(tmp_path / "a", "update-1")
         wait_for(lambda: transfer.read_text(f"{place}/latest") == "update-1")
     transfer.write_text(f"{place}/update-1/state", "update-7")
-    with checkpoints.exchanged(place, tmp_path / "b", False):
+    with checkpoints.synced(place, tmp_path / "b", False):
         assert not (tmp_path / "b" / "update-1").exists()
     assert f"checkpoint: {place}/update-1/state is not the file that was stored" in capsys.readouterr().out
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -274,7 +280,7 @@ def test_a_damaged_checkpoint_or_an_absent_store_stops_no_training(
         proxy.left = 0
         for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
             monkeypatch.setenv(name, proxy.url)
-        with checkpoints.exchanged(place, tmp_path / "c", False):
+        with checkpoints.synced(place, tmp_path / "c", False):
             write_checkpoint(tmp_path / "c", "update-3")
             wait_for(lambda: "does not answer" in capsys.readouterr().out)
             proxy.left = float("inf")
@@ -282,7 +288,7 @@ def test_a_damaged_checkpoint_or_an_absent_store_stops_no_training(
 
 
 def test_what_the_training_deletes_meanwhile_is_stored_whole(place: str, tmp_path: Path) -> None:
-    with checkpoints.exchanged(place, tmp_path / "a", False):
+    with checkpoints.synced(place, tmp_path / "a", False):
         for number in range(8):
             write_checkpoint(tmp_path / "a", f"update-{number}")
             if number:

@@ -16,16 +16,19 @@ from replay import replay
 from servers import BUCKET, s3_server
 from support import ROOT
 
+from components import cli
 from components.artifacts.folders import read_manifest
-from components.artifacts.provenance import set_run
 from components.errors import FailedError, UserError
 from components.launch import remote
 from components.launch.api import Api, Patience, connect
 from components.launch.job import job_name, manifest
-from components.launch.placement import Placement, Places, launched
+from components.launch.placement import Placement, Places
+from components.launch.start import launched
 from components.storage import transfer
+from components.train.settings import Training
 
-ARGUMENTS: dict[str, object] = {"model": "tiny", "num_updates": 2, "global_batch_size": 32, "seed": 3}
+GIVEN: dict[str, object] = {"model": "tiny", "method": "scala", "num_updates": 2, "global_batch_size": 32, "seed": 3}
+SETTINGS = cli.write(cli.pick(Training, GIVEN))
 PLACEMENT: dict[str, Any] = {
     "launcher": "pytorchjob",
     "num_processes": 1,
@@ -45,6 +48,7 @@ PLACEMENT: dict[str, Any] = {
     "job_timeout_minutes": 0.0,
     "max_restarts": 0,
 }
+COMMAND = remote.node_command("train", SETTINGS, {"data": "d"}, "o")
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +61,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(autouse=True)
 def own_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PIPELINE_RUN_ID", "PIPELINE_TASK_ID", "IMAGE", "KUBECONFIG"):
+    for name in ("PIPELINE_TASK_ID", "IMAGE", "KUBECONFIG"):
         monkeypatch.setenv(name, "")
-    set_run("run-1", "task-1")
+    monkeypatch.setenv("PIPELINE_RUN_ID", "run-1")
 
 
 def known(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
@@ -77,8 +81,8 @@ def known(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
 def places_of(folder: Path, data: Path, base: str) -> Places:
     """As KFP gives them to the step: the paths here, and base/ARTIFACT in the store."""
     return Places(
-        dataset=(data, f"{base}/dataset"),
-        trained=(folder / "trained", f"{base}/trained"),
+        inputs={"data": (data, f"{base}/dataset")},
+        output=(folder / "trained", f"{base}/trained"),
         logs=(folder / "logs", f"{base}/logs"),
     )
 
@@ -103,14 +107,15 @@ def test_a_job_trains_on_what_the_step_was_given_and_the_model_comes_back(
     places = places_of(tmp_path, data, f"s3://{BUCKET}/runs/shared-{shared}")
     placement = Placement(**PLACEMENT | {"job_storage": str(tmp_path / "volume") if shared else ""})
     if not shared:
-        transfer.store(data, places.dataset[1])  # as KFP does
+        transfer.store(data, places.inputs["data"][1])  # as KFP does
     with replay("01", speed=SPEED) as cluster:
         api = known(cluster.url, tmp_path, monkeypatch)
-        name = job_name("run-1", "task-1")
-        where = remote.exchange(placement, places, name)
-        job = remote.build_job(ARGUMENTS, placement, name, *where, "run-1", "task-1", api)
+        task_id = remote.task_id_of(places)
+        name = job_name("train", "run-1", task_id)
+        command = remote.node_command("train", SETTINGS, *remote.exchange(placement, places, name))
+        job = remote.build_job("train", command, placement, name, "run-1", task_id, None, api)
         run_pod(manifest(job, "pytorchjob"), tmp_path / "pod")  # before the recorded job has begun: its end comes too soon
-        with launched(ARGUMENTS, placement, places) as wait:
+        with launched("train", SETTINGS, placement, places) as wait:
             wait()
         (created,) = cluster.created
         assert created == manifest(job, "pytorchjob")
@@ -118,11 +123,12 @@ def test_a_job_trains_on_what_the_step_was_given_and_the_model_comes_back(
     made = read_manifest(tmp_path / "trained", "train")
     assert made["inputs"]["data"] == read_manifest(data, "tokenize")["digest"]
     assert made["made_by"]["pipeline_run_id"] == "run-1"
+    assert made["made_by"]["pipeline_task_id"] == task_id
     assert made["made_by"]["job_name"] == name
     if shared:
         assert not (tmp_path / "volume" / name).exists()
     else:
-        assert made["origins"]["data"]["uri"] == places.dataset[1]
+        assert made["origins"]["data"]["uri"] == places.inputs["data"][1]
 
 
 def test_a_failed_jobs_logs_are_kept_and_no_second_job_is_started_for_the_same_end(
@@ -130,13 +136,13 @@ def test_a_failed_jobs_logs_are_kept_and_no_second_job_is_started_for_the_same_e
 ) -> None:
     data = tokenized("rte")
     places = places_of(tmp_path, data, f"s3://{BUCKET}/runs/failed")
-    transfer.store(data, places.dataset[1])
+    transfer.store(data, places.inputs["data"][1])
     with replay("02", speed=SPEED) as cluster:
         known(cluster.url, tmp_path, monkeypatch)
         for _ in range(2):
             with (
                 pytest.raises(FailedError, match=r"worker-1 exited with 1: .*simulated"),
-                launched(ARGUMENTS, Placement(**PLACEMENT), places) as wait,
+                launched("train", SETTINGS, Placement(**PLACEMENT), places) as wait,
             ):
                 wait()
         assert len(cluster.created) == 1
@@ -150,20 +156,48 @@ def test_a_failed_jobs_logs_are_kept_and_no_second_job_is_started_for_the_same_e
 def test_what_lies_where_no_pod_can_reach_is_refused(tmp_path: Path) -> None:
     places = places_of(tmp_path, tmp_path, "/tmp/outputs")
     refused = pytest.raises(UserError, match="use an object store as pipeline root, or give job_storage")
-    with refused, launched(ARGUMENTS, Placement(**PLACEMENT), places) as wait:
+    with refused, launched("train", SETTINGS, Placement(**PLACEMENT), places) as wait:
         wait()
 
 
-def test_many_pods_without_a_cluster_are_refused(tmp_path: Path) -> None:
-    placement = Placement(**PLACEMENT | {"launcher": "torchrun", "num_workers": 2})
-    with pytest.raises(UserError, match="num_workers is 2"), launched(ARGUMENTS, placement, places_of(tmp_path, tmp_path, "x")):
-        pass
+@pytest.mark.parametrize("launcher", ["torchrun", "auto"])
+def test_many_pods_without_a_cluster_are_refused(launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(UserError, match="num_workers is 2"):
+        placement = Placement(**PLACEMENT | {"launcher": launcher, "num_workers": 2})
+        with launched("train", SETTINGS, placement, places_of(tmp_path, tmp_path, "x")):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_workers": 0}, "num_workers is 0: give 1 or more"),
+        ({"num_processes": 0}, "num_processes is 0: give 1 or more"),
+        ({"min_workers": 3, "num_workers": 2}, "min_workers is 3, num_workers 2: give at most as many"),
+        ({"memory_per_worker": "lots"}, "memory_per_worker is 'lots': give a quantity"),
+        ({"launcher": "trainjob", "min_workers": 1}, "not elastic"),
+        ({"launcher": "trainjob", "priority_class": "high"}, "priority_class needs launcher=pytorchjob"),
+        ({"launcher": "mpijob"}, "launcher is 'mpijob'"),
+    ],
+)
+def test_a_placement_that_cannot_be_is_refused_before_anything_runs(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Placement(**PLACEMENT | given)
+
+
+def test_a_task_is_known_by_its_outputs_place_whichever_try_it_is(tmp_path: Path) -> None:
+    here, again = (remote.task_id_of(places_of(tmp_path / it, tmp_path, f"s3://{BUCKET}/runs/a")) for it in ("1", "2"))
+    assert here == again != remote.task_id_of(places_of(tmp_path, tmp_path, f"s3://{BUCKET}/runs/b"))
 
 
 def test_what_the_step_asks_for_is_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = SimpleNamespace(
         resources={"limits": {"nvidia.com/gpu": "4", "memory": "8Gi"}},
-        env=[{"name": "NCCL_DEBUG", "value": "INFO"}],
+        env=[
+            {"name": "NCCL_DEBUG", "value": "INFO"},
+            {"name": "PIPELINE_RUN_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['pipeline/runid']"}}},
+        ],
         node_selector={"gpu": "h100"},
         tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}],
         affinity=None,
@@ -176,24 +210,26 @@ def test_what_the_step_asks_for_is_the_ranks(tmp_path: Path, monkeypatch: pytest
     with replay("01", speed=SPEED) as cluster:
         cluster.add("pods", {"apiVersion": "v1", "kind": "Pod", "metadata": step, "spec": {"containers": []}, "status": {}})
         api = known(cluster.url, tmp_path, monkeypatch)
-        job = remote.build_job(
-            ARGUMENTS, Placement(**PLACEMENT | {"task_config": asked}), "j", "d", "o", "run-1", "task-1", api
-        )
+        job = remote.build_job("train", COMMAND, Placement(**PLACEMENT), "j", "run-1", "task-1", asked, api)
     body = manifest(job, "pytorchjob")
     (container,) = body["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
     assert body["spec"]["nprocPerNode"] == "4"
     assert container["resources"]["limits"] == {"nvidia.com/gpu": "4", "memory": "8Gi"}
     assert {"name": "NCCL_DEBUG", "value": "INFO"} in container["env"]
     assert body["metadata"]["ownerReferences"] == [workflow]
-    assert "--data-uri=d" in container["command"]
+    assert container["command"][:5] == ["python", "-m", "components.launch.node", "--stage=train", f"--settings={SETTINGS}"]
+    assert container["command"][5:] == ["--inputs=data=d", "--output-uri=o", "--checkpoint-uri=o.checkpoint"]
+    (run_id,) = (it for it in container["env"] if it["name"] == "PIPELINE_RUN_ID")
+    assert run_id == {"name": "PIPELINE_RUN_ID", "value": "run-1"}
+    assert "/data" in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
 def test_the_end_of_a_run_takes_its_jobs_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.launch import cluster as jobs
+    from components.launch import lifecycle as jobs
 
     with replay("03b", speed=SPEED) as cluster:
         api = known(cluster.url, tmp_path, monkeypatch)
-        job = remote.build_job(ARGUMENTS, Placement(**PLACEMENT), "j", "d", "o", "run-1", "task-1", api)
+        job = remote.build_job("train", COMMAND, Placement(**PLACEMENT), "j", "run-1", "task-1", None, api)
         jobs.create(api, "pytorchjob", manifest(job, "pytorchjob"))
         monkeypatch.setattr(jobs, "connect", lambda namespace: api)
         assert jobs.delete_run("another") == []

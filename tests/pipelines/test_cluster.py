@@ -13,8 +13,8 @@ import yaml
 from support import ROOT
 
 from components.errors import UserError
-from components.image import IMAGE, TRAIN_IMAGE
-from components.launch.namespace import SECRETS, SETTINGS
+from components.image import IMAGE, SETTINGS_DIR, TRAIN_IMAGE
+from components.launch.namespace import CERTIFICATES, CERTIFICATES_DIR, CONFIG, MLFLOW, MOUNTS, S3
 from pipelines.adapt import adapt
 from pipelines.compile import check_images, compile_all
 from pipelines.suite import suite
@@ -48,7 +48,15 @@ def tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def test_every_step_has_its_image_by_digest_and_knows_it(build: Path, name: str) -> None:
     spec, _ = documents(build, name)
     executors = spec["deploymentSpec"]["executors"]
-    assert {"exec-tokenize", "exec-train", "exec-evaluate", "exec-register", "exec-promote", "exec-clean-up"} <= set(executors)
+    assert {
+        "exec-resolve",
+        "exec-tokenize",
+        "exec-train",
+        "exec-evaluate",
+        "exec-register",
+        "exec-promote",
+        "exec-clean-up",
+    } <= set(executors)
     for executor, given in executors.items():
         image = OURS[TRAIN_IMAGE if executor.removeprefix("exec-") in TRAINED else IMAGE]
         assert given["container"]["image"] == image
@@ -66,17 +74,15 @@ def test_every_step_gets_the_settings_of_the_namespace(build: Path, name: str) -
     spec, platform = documents(build, name)
     assert set(platform) == set(spec["deploymentSpec"]["executors"])
     for step in platform.values():
-        (config,) = step["configMapAsEnv"]
-        assert (config["configMapName"], config["optional"]) == ("adapt-config", True)
-        assert {it["envVar"] for it in config["keyToEnv"]} == set(SETTINGS) == {it["configMapKey"] for it in config["keyToEnv"]}
-        secrets = {it["secretName"]: (it["optional"], [key["envVar"] for key in it["keyToEnv"]]) for it in step["secretAsEnv"]}
-        assert secrets == {secret: (True, list(names)) for secret, names in SECRETS.items()}
-        (authority,) = step["configMapAsVolume"]
-        assert (authority["configMapName"], authority["mountPath"], authority["optional"]) == (
-            "adapt-ca",
-            "/etc/adapt/ca",
-            True,
+        maps, secrets = (
+            {it[f"{kind}Name"]: (it["mountPath"], it["optional"]) for it in step[f"{kind}AsVolume"]}
+            for kind in ("configMap", "secret")
         )
+        assert maps == {CONFIG: (MOUNTS[CONFIG][1], True), CERTIFICATES: (CERTIFICATES_DIR, True)}
+        assert secrets == {name: (MOUNTS[name][1], True) for name in (S3, MLFLOW)}
+        assert all(Path(path).parent == SETTINGS_DIR for path, _ in (*maps.values(), *secrets.values()))
+        assert not {"configMapAsEnv", "secretAsEnv"} & set(step)  # of which none would see that a key was added
+        assert step["fieldPathAsEnv"] == [{"fieldPath": "metadata.labels['pipeline/runid']", "name": "PIPELINE_RUN_ID"}]
         assert step["emptyDirMounts"] == [{"mountPath": "/tmp", "volumeName": "tmp"}]
         assert step["podMetadata"]["labels"] == step["podMetadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
         assert step["securityContext"] == {"runAsNonRoot": True}
@@ -88,14 +94,47 @@ def test_clean_up_comes_after_everything_however_it_ends(build: Path, pipeline: 
     spec, _ = documents(build, pipeline.name)
     last = spec["root"]["dag"]["tasks"]["clean-up"]
     assert last["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
-    assert set(last["dependentTasks"]) == set(spec["root"]["dag"]["tasks"]) - {"clean-up"}
-    assert "enableCache" not in last["cachingOptions"]
+    assert set(spec["root"]["dag"]["tasks"]) == {"resolve", *last["dependentTasks"], "clean-up"}
+    (group,) = last["dependentTasks"]
+    first = spec["root"]["dag"]["tasks"][group]["dependentTasks"]
+    assert first == ["resolve"]  # which leaves nothing behind
     given = last["inputs"]["parameters"]
-    assert given["pipeline_run_id"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
-    assert {name: it.get("componentInputParameter") for name, it in given.items() if name != "pipeline_run_id"} == {
+    assert {name: it.get("componentInputParameter") for name, it in given.items()} == {
         "experiment": "experiment",
-        "tracking_uri": "tracking_uri",
+        "overrides": "overrides",
     }
+
+
+ALWAYS = {"resolve", "register", "promote", "suite", "clean-up", "doctor", "verdict"}
+
+
+@pytest.mark.parametrize("name", ["adapt", "adapt-in-parts", "suite", "doctor"])
+def test_what_makes_the_same_of_the_same_may_be_cached_and_nothing_else(build: Path, name: str) -> None:
+    spec, _ = documents(build, name)
+    steps = {task: it for task, it in tasks(spec) if f"exec-{it['componentRef']['name'].removeprefix('comp-')}" in
+             spec["deploymentSpec"]["executors"]}  # fmt: skip
+    assert steps
+    assert {task for task, it in steps.items() if "enableCache" not in it["cachingOptions"]} == ALWAYS & set(steps)
+    assert {"train", "evaluate"} <= set(steps) - ALWAYS or name == "doctor"
+
+
+def test_no_step_has_an_input_that_is_another_in_each_run(build: Path) -> None:
+    """Kubeflow's cache would know none of them."""
+    for name in ("adapt", "adapt-in-parts", "suite"):
+        spec, _ = documents(build, name)
+        assert "{{$.pipeline_job" not in (build / f"{name}.yaml").read_text()
+        for _, given in tasks(spec):
+            assert not any("constant" in it.get("runtimeValue", {}) and "{{" in str(it["runtimeValue"]["constant"])
+                           for it in given.get("inputs", {}).get("parameters", {}).values())  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["adapt", "adapt-in-parts", "suite"])
+def test_the_training_job_is_told_the_secrets_that_its_image_is_pulled_with(build: Path, name: str) -> None:
+    spec, _ = documents(build, name)
+    told = spec["components"]["comp-resolve"]["inputDefinitions"]["parameters"]["image_pull_secrets"]
+    assert told["defaultValue"] == ["registry-key"]
+    (task,) = (given for task, given in tasks(spec) if task == "resolve")
+    assert "image_pull_secrets" not in task["inputs"]["parameters"]
 
 
 @pytest.mark.parametrize("pipeline", [adapt, suite])
@@ -139,7 +178,8 @@ def test_what_runs_here_has_none_of_it() -> None:
 
 
 def test_a_secret_of_who_compiles_is_in_no_output(tmp_path: Path) -> None:
-    secrets = {name: SECRET_VALUE for names in SECRETS.values() for name in names} | {"HF_TOKEN": SECRET_VALUE}
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN")
+    secrets = dict.fromkeys((*names, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_TOKEN"), SECRET_VALUE)
     command = [sys.executable, "pipelines/compile.py", "--output-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **secrets}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -46,25 +46,32 @@ def test_parts_are_a_loop_whose_outputs_are_merged(compiled: dict[str, Any]) -> 
     (selected,) = parts["outputs"]["artifacts"]["dataset"]["artifactSelectors"]
     assert selected == {"outputArtifactKey": "dataset", "producerSubtask": "merge-parts"}
     tasks = compiled["root"]["dag"]["tasks"]
-    assert set(tasks) == {"tokenize-in-parts", "train", "evaluate", "register", "condition-1"}
+    assert set(tasks) == {"resolve", "tokenize-in-parts", "train", "evaluate", "register", "condition-1"}
     for consumer in ("train", "evaluate"):
         given = tasks[consumer]["inputs"]["artifacts"]["dataset"]["taskOutputArtifact"]
         assert given == {"outputArtifactKey": "dataset", "producerTask": "tokenize-in-parts"}
 
 
-def test_each_step_gets_each_argument_under_its_own_name(compiled: dict[str, Any]) -> None:
+def test_each_step_gets_the_settings_and_each_argument_under_its_own_name(compiled: dict[str, Any]) -> None:
+    of_parts = compiled["components"]["comp-tokenize-in-parts"]["dag"]["tasks"]
     steps = {
-        "plan-parts": compiled["components"]["comp-tokenize-in-parts"]["dag"]["tasks"]["plan-parts"],
-        "tokenize-part": compiled["components"]["comp-for-loop-1"]["dag"]["tasks"]["tokenize-part"],
+        "plan-parts": (of_parts["plan-parts"], {"settings", "num_parts"}),
+        "tokenize-part": (
+            compiled["components"]["comp-for-loop-1"]["dag"]["tasks"]["tokenize-part"],
+            {"settings", "num_parts"},
+        ),
+        "merge-parts": (of_parts["merge-parts"], {"settings"}),
     }
-    decisive = set(inspect.signature(tokenize).parameters) - {"output_dir", "part", "source_files"}
-    for step in steps.values():
+    for step, names in steps.values():
         given = {
             name: value["componentInputParameter"].removeprefix("pipelinechannel--")
             for name, value in step["inputs"]["parameters"].items()
             if "componentInputParameter" in value and name != "part"
         }
-        assert given == {name: name for name in decisive}
+        assert given == {name: name for name in names}
+    handed = compiled["root"]["dag"]["tasks"]["tokenize-in-parts"]["inputs"]["parameters"]
+    assert handed["settings"]["taskOutputParameter"] == {"outputParameterKey": "tokenize", "producerTask": "resolve"}
+    assert handed["num_parts"] == {"componentInputParameter": "num_parts"}
     for step in ("plan-parts", "tokenize-part", "merge-parts"):
         for kind in ("parameters", "artifacts"):
             for name, value in compiled["components"][f"comp-{step}"]["inputDefinitions"].get(kind, {}).items():
@@ -73,7 +80,7 @@ def test_each_step_gets_each_argument_under_its_own_name(compiled: dict[str, Any
 
 def test_adapt_itself_has_one_tokenize_step_and_no_loop(tmp_path: Path) -> None:
     spec = compiled_spec(adapt, tmp_path)
-    assert set(spec["root"]["dag"]["tasks"]) == {"tokenize", "train", "evaluate", "register", "condition-1"}
+    assert set(spec["root"]["dag"]["tasks"]) == {"resolve", "tokenize", "train", "evaluate", "register", "condition-1"}
     assert "parameterIterator" not in json.dumps(spec)
 
 

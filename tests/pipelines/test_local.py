@@ -13,13 +13,12 @@ import mlflow
 import pytest
 from support import ROOT, heed_interrupts, run_module
 
+SCALA = ["--task", "rte", "--recipe", "scala", "--num-epochs", 1]
 SMALL = ["adapt", "--source", "sample", "--num-sample-rows", "120", "--model", "tiny", "--log-interval", "1"]
 
 
 def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
-    done = run_module(
-        "pipelines.local", *SMALL, "--task", "rte", "--num-epochs", 1, "--num-processes", 2, "--runs-dir", tmp_path
-    )
+    done = run_module("pipelines.local", *SMALL, *SCALA, "--num-processes", 2, "--runs-dir", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     shown = dict(re.findall(r"^(\w+) {2,}(.*)$", done.stdout, re.MULTILINE))
     assert re.match(r"0\.\d{4} \(95 % 0\.\d{4} to 0\.\d{4}; majority 0\.\d{4}, bag of words 0\.\d{4}\)", shown["score"])
@@ -27,7 +26,10 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     promoted = shown["gate"] == "may be champion: there is no champion yet"
     assert promoted or "does not beat" in shown["gate"]  # the tiny model has its luck
     assert re.search(
-        r"^train\n  train: scala, .* 2 rank\(s\) on cpu\n(  update \d+: .*\n){4}\nevaluate\n", done.stdout, re.MULTILINE
+        r"^train\n  train: recipe scala \(it was asked for\), but for num_epochs\n  train: scala, .* 2 rank\(s\) on cpu\n"
+        r"(  update \d+: .*\n){4}\nevaluate\n",
+        done.stdout,
+        re.MULTILINE,
     )
     assert "KFP Executor" not in done.stdout
     assert "KFP Executor" in next(tmp_path.glob("*/run.log")).read_text()
@@ -77,9 +79,7 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     (measured_on,) = runs["evaluate"].inputs.dataset_inputs
     assert {tag.key: tag.value for tag in measured_on.tags}["sha256"] == runs["tokenize"].data.tags["digest.output"]
 
-    again = run_module(
-        "pipelines.local", *SMALL, "--task", "rte", "--num-epochs", 1, "--num-processes", 2, "--runs-dir", tmp_path
-    )
+    again = run_module("pipelines.local", *SMALL, *SCALA, "--num-processes", 2, "--runs-dir", tmp_path)
     assert re.findall(r"^  (\w+): cached, from", again.stdout, re.MULTILINE) == ["tokenize", "train", "evaluate"], again.stdout
     assert f"already there: glue-rte version {version.version}" in again.stdout
     assert dict(re.findall(r"^(\w+) {2,}(.*)$", again.stdout, re.MULTILINE))["score"] == shown["score"]
@@ -92,17 +92,24 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--task", "sst3"], "error: unknown task 'sst3': choose one of cola, sst2"),
-        pytest.param(
-            ["--task", "sst2", "--perturbation-radius", "-1"],
-            "error: perturbation_radius is -1.0: give 0 or more",
-            marks=pytest.mark.slow,
-        ),
+        (["--task", "sst2", "--perturbation-radius", "-1"], "error: perturbation_radius is -1.0: give 0 or more"),
     ],
 )
-def test_a_users_mistake_ends_with_its_line_and_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = run_module("pipelines.local", *SMALL, *arguments, "--runs-dir", tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
+def test_a_users_mistake_ends_with_its_line_and_code_2_before_anything_runs(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = run_module("pipelines.local", *SMALL, *arguments, "--runs-dir", tmp_path / "runs")
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_mistake_that_a_stage_finds_ends_with_its_line_and_code_2(tmp_path: Path) -> None:
+    """max_length is more than the model takes: only who has the model knows."""
+    done = run_module("pipelines.local", *SMALL, "--task", "sst2", "--max-length", 1000, "--runs-dir", tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "error: max_length is 1000, but tiny takes at most 512 tokens" in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 3
     assert "Traceback" not in done.stdout + done.stderr
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -46,7 +46,8 @@ import sys
 from kfp import components, local
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2])
 components.load_component_from_file(sys.argv[1])(
-    task="sst2", source="sample", num_sample_rows=120, model="tiny", num_epochs=1.0, robustness_rows=10, num_processes=2
+    task="sst2", source="sample", model="tiny", num_epochs=1.0,
+    overrides={"num_sample_rows": 120, "robustness_rows": 10, "num_processes": 2},
 )
 """
 
@@ -71,6 +72,7 @@ def test_the_compiled_pipeline_needs_no_network(tmp_path: Path) -> None:
     """The very file that a cluster gets, with its exit handler, from text to registered model."""
     subprocess.run([sys.executable, "pipelines/compile.py", "--output-dir", tmp_path], cwd=ROOT, check=True)
     known = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    known["PIPELINE_RUN_ID"] = "first"  # on a cluster a label of the pod
     done = alone(sys.executable, "-c", COMPILED, tmp_path / "adapt.yaml", tmp_path / "runs", cwd=tmp_path, **known)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "registered: glue-sst2 version 1" in done.stdout

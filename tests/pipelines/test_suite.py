@@ -1,6 +1,7 @@
 """adapt over tasks and seeds: the contract, and a whole run through the command a user types."""
 
 import inspect
+import json
 import re
 import signal
 import subprocess
@@ -14,7 +15,11 @@ import pytest
 from support import ROOT, compiled_spec, heed_interrupts, run_module
 
 from components import parameters
+from components.cli import with_changes
+from components.resolve.stage import check, every_run, texts_of
+from components.suite.step import runs_step
 from components.tasks.table import TASKS
+from components.train.settings import as_given, settle
 from pipelines.adapt import adapt
 from pipelines.command import without_commas
 from pipelines.suite import OF_EACH_RUN, OF_OWN_DATA, suite
@@ -30,11 +35,40 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_suite_takes_what_adapt_takes_and_hands_it_on(compiled: dict[str, Any]) -> None:
     of_suite, of_adapt = (set(inspect.signature(it.pipeline_func).parameters) for it in (suite, adapt))
     assert of_suite == {"tasks", "seeds"} | of_adapt - {*OF_EACH_RUN, *OF_OWN_DATA}
-    inputs = compiled["components"]["comp-for-loop-1"]["dag"]["tasks"]["adapt"]["inputs"]["parameters"]
-    forwarded = {name: given["componentInputParameter"] for name, given in inputs.items() if name not in OF_EACH_RUN}
-    assert forwarded == {name: f"pipelinechannel--{name}" for name in of_adapt & of_suite}
-    keys = {name: inputs[name]["parameterExpressionSelector"] for name in OF_EACH_RUN}
-    assert keys == {"task": 'parseJson(string_value)["glue_task"]', "seed": 'parseJson(string_value)["seed"]'}
+    inputs = compiled["root"]["dag"]["tasks"]["resolve"]["inputs"]["parameters"]
+    handed = {name: given.get("componentInputParameter") for name, given in inputs.items()}
+    nothing = {*OF_EACH_RUN, *OF_OWN_DATA}
+    assert {name: of for name, of in handed.items() if name not in nothing} == {name: name for name in of_suite}
+    assert not any(inputs[name]["runtimeValue"]["constant"] for name in nothing)
+
+
+def test_each_run_has_the_common_settings_and_what_is_its_own(compiled: dict[str, Any]) -> None:
+    tasks = compiled["components"]["comp-for-loop-1"]["dag"]["tasks"]
+    for stage, key in (("tokenize", "data"), ("train", "training")):
+        given = tasks[stage]["inputs"]["parameters"]["of_run"]
+        assert given["parameterExpressionSelector"] == f'parseJson(string_value)["{key}"]'
+    assert set(tasks) == {"tokenize", "train", "evaluate", "register", "condition-2"}
+    every = runs_step(["rte", "cola"], [0.0, 1.0], "hub")
+    assert every == [
+        {"data": {"task": task}, "training": {"seed": seed}} for task in ("rte", "cola") for seed in (0, 1)
+    ]  # whose data are the same for every seed
+    assert runs_step(["rte"], [3.0], "sample") == [{"data": {"task": "rte", "seed": 3}, "training": {"seed": 3}}]
+
+
+@pytest.mark.parametrize("given", [{"source": "sample"}, {"source": "/data/glue"}, {"source": "sample", "recipe": "scala"}])
+def test_a_run_of_a_suite_is_told_what_it_would_be_alone(given: dict[str, Any]) -> None:
+    """Its texts, with what is its own, lead to the same artifacts."""
+    values = check({**given, "model": "tiny", "tasks": ["rte", "mnli"], "seeds": [1, 2]})
+    of_all = texts_of(every_run(values)[0], of_suite=True)
+    for own, of_run in zip(every_run(values), runs_step(["rte", "mnli"], [1, 2], given["source"]), strict=True):
+        alone = texts_of(own)
+        assert json.loads(with_changes(of_all["tokenize"], of_run["data"])) == json.loads(alone["tokenize"])
+        told, wanted = (as_given(text, {}) for text in (with_changes(of_all["train"], of_run["training"]), alone["train"]))
+        for num_rows in (4000,) if given["source"] == "sample" else (200, 20_000):
+            assert settle(told, num_rows) == settle(wanted, num_rows)
+        assert {stage: of_all[stage] for stage in ("evaluate", "register", "promote")} == {
+            stage: alone[stage] for stage in ("evaluate", "register", "promote")
+        }
 
 
 def test_defaults_and_descriptions_are_those_of_the_parameters(compiled: dict[str, Any]) -> None:
@@ -46,13 +80,11 @@ def test_defaults_and_descriptions_are_those_of_the_parameters(compiled: dict[st
     assert {name: " ".join(given["description"].split()) for name, given in described.items()} == {
         name: known[name] for name in inspect.signature(suite.pipeline_func).parameters
     }
-    for name, given in compiled["components"]["comp-suite"]["inputDefinitions"]["parameters"].items():
-        assert given.get("description"), name
     assert set(parameters.tasks) == {name for name, task in TASKS.items() if task.submission}
 
 
 def test_a_cluster_runs_the_loop_side_by_side(compiled: dict[str, Any]) -> None:
-    assert "iteratorPolicy" not in compiled["root"]["dag"]["tasks"]["for-loop-1"]
+    assert "iteratorPolicy" not in compiled["components"]["comp-all-runs"]["dag"]["tasks"]["for-loop-1"]
 
 
 def test_lists_may_have_commas_or_spaces() -> None:

@@ -11,11 +11,12 @@ import pytest
 from gate import Truth
 
 from components.errors import UserError
-from components.registry.gate import Limits, compare, decide, paired_differences
+from components.registry.criteria import Criteria
+from components.registry.gate import compare, decide, paired_differences
 from components.tasks.metrics import measure, score
 from components.tasks.table import TASKS
 
-LIMITS = Limits(0.05, 0.0, 0.0)
+CRITERIA = Criteria(0.05, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("name", ["sst2", "mrpc", "cola", "mnli", "stsb"])
@@ -68,18 +69,18 @@ def test_a_model_worse_by_the_margin_hardly_ever_passes_and_an_equal_one_does(na
 
 
 def test_the_first_model_passes_if_it_beats_the_most_frequent_answer(variant: Callable[..., Path]) -> None:
-    assert decide(variant(40), None, LIMITS).promote
-    refused = decide(variant(22), None, LIMITS)
+    assert decide(variant(40), None, CRITERIA).promote
+    refused = decide(variant(22), None, CRITERIA)
     assert not refused.promote
     assert "does not beat 0.5000" in str(refused)
 
 
 def test_a_worse_model_is_refused_and_a_better_one_passes(variant: Callable[..., Path]) -> None:
     champion = variant(38)
-    worse = decide(variant(28), champion, LIMITS, "3")
+    worse = decide(variant(28), champion, CRITERIA, "3")
     assert not worse.promote
     assert str(worse).startswith("stays challenger: not shown to be within 0.05 of version 3: difference -0.")
-    better = decide(variant(48), champion, LIMITS, "3")
+    better = decide(variant(48), champion, CRITERIA, "3")
     assert better.promote
     assert better.comparison is not None
     assert better.comparison["champion_only"] == 0
@@ -87,7 +88,7 @@ def test_a_worse_model_is_refused_and_a_better_one_passes(variant: Callable[...,
 
 
 def test_few_rows_say_how_many_it_would_take(variant: Callable[..., Path]) -> None:
-    refused = decide(variant(38), variant(37), Limits(0.001, 0.0, 0.0), "1")
+    refused = decide(variant(38), variant(37), Criteria(0.001, 0.0, 0.0), "1")
     assert not refused.promote
     assert "rows would make it 92%" in str(refused)
 
@@ -106,7 +107,7 @@ def test_models_of_other_labels_or_other_examples_are_not_compared(
         splits = json.loads((variant(38) / "metrics.json").read_text())["splits"]
         splits["validation"]["digest"] = "of other rows"
         changes = {"splits": splits}
-    decision = decide(variant(46, **changes), variant(38), LIMITS, "7")
+    decision = decide(variant(46, **changes), variant(38), CRITERIA, "7")
     assert not decision.promote
     assert decision.comparison is None
     with pytest.raises(AssertionError, match=reason):
@@ -114,16 +115,16 @@ def test_models_of_other_labels_or_other_examples_are_not_compared(
 
 
 def test_floors_hold_for_everyone(variant: Callable[..., Path]) -> None:
-    refused = decide(variant(38), None, Limits(0.05, 0.99, 0.0))
+    refused = decide(variant(38), None, Criteria(0.05, 0.99, 0.0))
     assert "below champion_min_score 0.99" in str(refused)
-    robust = decide(variant(38), None, Limits(0.05, 0.0, 1.0))
+    robust = decide(variant(38), None, Criteria(0.05, 0.0, 1.0))
     assert "below champion_min_robustness 1" in str(robust)
     splits = json.loads((variant(38) / "metrics.json").read_text())["splits"]
     del splits["validation"]["robustness"]
-    assert "was not measured" in str(decide(variant(38, splits=splits), None, Limits(0.05, 0.0, 0.5)))
+    assert "was not measured" in str(decide(variant(38, splits=splits), None, Criteria(0.05, 0.0, 0.5)))
 
 
-@pytest.mark.parametrize("limits", [(-0.1, 0, 0), (1.5, 0, 0), (0.1, 2, 0), (0.1, 0, -3)])
-def test_limits_that_cannot_be_are_refused(limits: tuple[float, float, float]) -> None:
+@pytest.mark.parametrize("criteria", [(-0.1, 0, 0), (1.5, 0, 0), (0.1, 2, 0), (0.1, 0, -3)])
+def test_criteria_that_cannot_be_are_refused(criteria: tuple[float, float, float]) -> None:
     with pytest.raises(UserError, match="champion_"):
-        Limits(*limits)
+        Criteria(*criteria)

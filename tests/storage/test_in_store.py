@@ -62,7 +62,10 @@ def test_sources_and_models_in_a_store_give_what_they_give_here(folder: Path, tm
         here, there = (read_manifest(tmp_path / name / kind, stage) for name in ("here", "there"))
         assert here["inputs"] == there["inputs"]
         one, other = ({path: file["sha256"] for path, file in each["files"].items()} for each in (here, there))
-        assert one | {"metrics.jsonl": ""} == other | {"metrics.jsonl": ""}  # which tells seconds
+        tells = {"metrics.jsonl": "", "training.json": ""}  # seconds, and the model's place
+        assert one | tells == other | tells
+    told_here, told_there = ((tmp_path / name / "model" / "training.json").read_text() for name in ("here", "there"))
+    assert told_here.replace(str(folder), ROOT) == told_there
     assert there["origins"]["model"]["uri"] == f"{ROOT}/base"
     assert there["origins"]["data"]["manifest"]["origins"]["source"]["uri"] == f"{ROOT}/raw"
     assert there["origins"]["data"]["manifest"]["origins"]["tokenizer"]["uri"] == f"{ROOT}/base"

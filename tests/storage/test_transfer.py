@@ -8,20 +8,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
 from proxy import Proxy, private_authority, proxy_to
+from pyarrow.fs import S3FileSystem
 from servers import BUCKET, S3_KEYS, free_ports, s3_server
 from support import ROOT
 
 from components.artifacts.folders import FILE, Artifact, file_digest, read_manifest
 from components.errors import StageError, TryAgainError, UserError
 from components.storage import s3, transfer
-from components.storage.places import PIECE, S3Folder
+from components.storage.places import PIECE, Folder, S3Folder
 
 MEGABYTE = 2**20
 
@@ -217,6 +222,96 @@ def test_a_flipped_byte_in_the_store_is_found_by_name(uri: str, tmp_path: Path, 
     assert not (tmp_path / "back").exists()
 
 
+@contextmanager
+def changed_on_the_way(operation: str) -> Iterator[list[str]]:
+    """The first byte of what is sent is another than was signed. Yields the digests that were sent with it."""
+    sent: list[str] = []
+
+    def change(request: AWSPreparedRequest, **_: object) -> None:
+        body = request.body.read() if hasattr(request.body, "read") else bytes(request.body)
+        request.body = bytes([body[0] ^ 1]) + body[1:]
+        sent.append(request.headers["X-Amz-Content-SHA256"].decode())
+
+    events = s3.client().meta.events
+    events.register(f"before-send.s3.{operation}", change)
+    try:
+        yield sent
+    finally:
+        events.unregister(f"before-send.s3.{operation}", change)
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+@pytest.mark.parametrize(("operation", "size"), [("PutObject", 100), ("UploadPart", PIECE + 1)])
+def test_what_is_changed_on_the_way_to_the_store_is_refused_there(
+    uri: str,
+    tmp_path: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    operation: str,
+    size: int,
+    over_tls: bool,
+) -> None:
+    (tmp_path / "ca").mkdir()
+    authority, certificate = private_authority(tmp_path / "ca")
+    made = result(tmp_path / "made", a=os.urandom(size))
+    with proxy_to(environment["AWS_ENDPOINT_URL"], certificate if over_tls else None) as proxy:
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(authority))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        with (
+            changed_on_the_way(operation) as sent,
+            pytest.raises(TryAgainError, match=f"{uri}: the store at .* got other bytes than were sent .{operation}"),
+        ):
+            transfer.store(made, uri)
+        if operation == "PutObject":
+            assert sent == [file_digest(made / "a")]
+        assert keys(uri) == set()
+        transfer.store(made, uri)
+        assert keys(uri) == {"a", FILE}
+
+
+def test_what_is_stored_is_not_fetched_again(uri: str, tmp_path: Path, slow_line: Proxy) -> None:
+    made = result(tmp_path / "made", large=os.urandom(PIECE + 1), small=os.urandom(MEGABYTE))
+    transfer.store(made, uri)
+    assert slow_line.sent > PIECE
+    assert slow_line.received < MEGABYTE // 10
+    transfer.fetch(uri, tmp_path / "back")
+    assert contents(tmp_path / "back") == contents(made)
+
+
+@pytest.mark.parametrize("theirs", [b"b" * 100, b"longer" * 100])
+def test_what_somebody_else_writes_to_the_same_place_meanwhile_is_found(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: bytes
+) -> None:
+    (tmp_path / "a").write_bytes(b"a" * 100)
+    put = S3Folder.put
+
+    def then_theirs(place: S3Folder, *arguments: Any) -> None:
+        put(place, *arguments)
+        place.write("", theirs)
+
+    monkeypatch.setattr(S3Folder, "put", then_theirs)
+    with pytest.raises(UserError, match=f"{uri}/a is not what was stored there"):
+        transfer.store(tmp_path / "a", f"{uri}/a")
+
+
+@pytest.mark.parametrize("place", ["s3", "folder"])
+def test_a_file_that_changes_while_it_is_stored_is_found(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    made = tmp_path / "a"
+    made.write_bytes(b"a" * 100)
+    kind = S3Folder if place == "s3" else Folder
+    put = kind.put
+
+    def changed(where: Any, *arguments: Any) -> None:
+        made.write_bytes(b"b" * 100)
+        put(where, *arguments)
+
+    monkeypatch.setattr(kind, "put", changed)
+    with pytest.raises(UserError, match="a has changed while it was stored"):
+        transfer.store(made, f"{uri}/a" if place == "s3" else str(tmp_path / "there"))
+
+
 def test_a_missing_file_and_a_damaged_folder_here_are_found_by_name(uri: str, tmp_path: Path) -> None:
     made = result(tmp_path / "made", a=b"a", b=b"b")
     transfer.store(made, uri)
@@ -231,17 +326,40 @@ def test_a_missing_file_and_a_damaged_folder_here_are_found_by_name(uri: str, tm
     assert (made / "a").read_text() == "A"
 
 
+def forget() -> None:
+    """As another process knows nothing."""
+    transfer.local.cache_clear()
+    transfer.state_of.cache_clear()
+
+
+def test_a_state_that_is_no_longer_there_is_refused(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("one")
+    transfer.store(tmp_path / "a.csv", f"{uri}/a.csv")
+    state = transfer.state_of(uri)
+    for known in (state, ""):
+        transfer.check_state(uri, known)
+    forget()
+    transfer.check_state(uri, state)
+    (tmp_path / "a.csv").write_text("two")
+    transfer.store(tmp_path / "a.csv", f"{uri}/a.csv")
+    forget()
+    with pytest.raises(UserError, match=f"{uri} has changed since this run was resolved"):
+        transfer.check_state(uri, state)
+    assert transfer.state_of(str(tmp_path)) == ""
+
+
 def test_a_new_state_of_a_source_is_fetched_anew_and_the_same_is_not(uri: str, tmp_path: Path) -> None:
     s3.client().put_object(Bucket=BUCKET, Key=f"{uri.removeprefix(f's3://{BUCKET}/')}/a.csv", Body=b"one")
     first = transfer.local(uri, tmp_path)
     assert transfer.uri_of(first) == uri
     assert transfer.uri_of(first / "a.csv") == f"{uri}/a.csv"
     changed = (first / "a.csv").stat().st_ctime_ns
-    transfer.local.cache_clear()
+    forget()
     assert transfer.local(uri, tmp_path) == first
     assert (first / "a.csv").stat().st_ctime_ns == changed
     s3.client().put_object(Bucket=BUCKET, Key=f"{uri.removeprefix(f's3://{BUCKET}/')}/a.csv", Body=b"two")
-    transfer.local.cache_clear()
+    assert (transfer.local(uri, tmp_path) / "a.csv").read_bytes() == b"one"  # a process sees one state from first to last
+    forget()
     assert (transfer.local(uri, tmp_path) / "a.csv").read_bytes() == b"two"
     assert (first / "a.csv").read_bytes() == b"one"
 
@@ -358,12 +476,27 @@ def test_one_set_of_settings_serves_pyarrow_and_mlflow(
     all_clients_reach(uri, tmp_path, monkeypatch)
 
 
+def filesystem() -> S3FileSystem:
+    """pyarrow's own client, which reads no endpoint and no CA from the environment."""
+    found = s3.settings()
+    address = urlsplit(found.endpoint)
+    options = {
+        "access_key": found.access_key,
+        "secret_key": found.secret_key,
+        "region": found.region,
+        "endpoint_override": address.netloc,
+        "scheme": address.scheme,
+        "tls_ca_file_path": found.ca,
+    }
+    return S3FileSystem(connect_timeout=10, request_timeout=60, **{name: value for name, value in options.items() if value})
+
+
 def all_clients_reach(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """boto3, pyarrow and MLflow."""
     transfer.store(result(tmp_path / "made", a=b"a"), uri)
     path = uri.removeprefix("s3://")
-    pq.write_table(pa.table({"x": [1, 2]}), f"{path}/t.parquet", filesystem=s3.filesystem())
-    assert pq.read_table(f"{path}/t.parquet", filesystem=s3.filesystem())["x"].to_pylist() == [1, 2]
+    pq.write_table(pa.table({"x": [1, 2]}), f"{path}/t.parquet", filesystem=filesystem())
+    assert pq.read_table(f"{path}/t.parquet", filesystem=filesystem())["x"].to_pylist() == [1, 2]
     with monkeypatch.context() as patched:
         for name, value in transfer.environment().items():
             patched.setenv(name, value)
@@ -381,7 +514,7 @@ def test_a_private_authority_is_believed_where_it_is_named_and_nowhere_else(
         with pytest.raises(UserError, match=r"the certificate of 127\.0\.0\.1:\d+ cannot be verified: .* AWS_CA_BUNDLE"):
             transfer.read_text(f"{uri}/a")
         with pytest.raises(OSError, match="certificate"):
-            s3.filesystem().get_file_info(uri.removeprefix("s3://"))
+            filesystem().get_file_info(uri.removeprefix("s3://"))
         monkeypatch.setenv("AWS_CA_BUNDLE", str(authority))
         monkeypatch.setenv("TMPDIR", str(tmp_path))
         all_clients_reach(uri, tmp_path, monkeypatch)

@@ -189,8 +189,8 @@ def test_evaluations_that_do_not_belong_together_are_refused(
         suite(evaluation_dirs=[tokenized("cola")], output_dir=tmp_path / "glue")
     with pytest.raises(UserError, match="evaluation_dirs is empty"):
         suite(evaluation_dirs=[], output_dir=tmp_path / "glue")
-    train(data_dir=tokenized("cola"), model="tiny", output_dir=tmp_path / "plain", method="plain", num_updates=1, seed=1)
-    evaluate(model_dir=tmp_path / "plain", data_dir=tokenized("cola"), output_dir=tmp_path / "other", robustness_rows=0)
+    train(data_dir=tokenized("cola"), model="tiny", output_dir=tmp_path / "pgd", method="pgd", num_updates=1, seed=1)
+    evaluate(model_dir=tmp_path / "pgd", data_dir=tokenized("cola"), output_dir=tmp_path / "other", robustness_rows=0)
     with pytest.raises(UserError, match="is of another method"):
         suite(evaluation_dirs=[one, tmp_path / "other"], output_dir=tmp_path / "glue")
     assert not (tmp_path / "glue").exists()

@@ -299,8 +299,6 @@ def test_a_score_out_of_range_is_refused(tmp_path: Path, value: str) -> None:
         ("sts2", "sample", (), "", "unknown task 'sts2': choose one of cola, sst2"),
         ("sst2", "/absent", (), "", "no source '/absent'"),
         ("own", "/absent.csv", ("text",), "label", r"no file '/absent\.csv'"),
-        ("own", "/absent.csv", ("text",), "", "--text-columns goes with --label-column"),
-        ("own", "/absent.csv", ("a", "b", "c"), "label", "names 3 columns"),
     ],
 )
 def test_bad_arguments_are_one_line(

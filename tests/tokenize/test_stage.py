@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import ROOT
 
+from components.errors import UserError
 from components.modeling.load import load_tokenizer
 from components.tokenize.stage import tokenize
 
@@ -71,14 +73,27 @@ def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
 
 
 def test_a_bad_row_far_down_leaves_nothing(tmp_path: Path) -> None:
-    from components.errors import UserError
-
     source = write_pairs(tmp_path / "raw", 25_000)
     table = pq.read_table(source / "rte" / "train.parquet").to_pydict()
     table["label"][24_321] = 7
     pq.write_table(pa.table(table), source / "rte" / "train.parquet")
     with pytest.raises(UserError, match=r"train\.parquet, row 24321: label '7' is none of entailment, not_entailment"):
         tokenize(task="rte", source=str(source), model="tiny", output_dir=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "label", "message"),
+    [
+        (["text"], "", "--text-columns goes with --label-column"),
+        (["a", "b", "c"], "label", "names 3 columns"),
+        (["text"], "label", r"no file '/absent\.csv'"),
+    ],
+)
+def test_columns_that_do_not_go_together_are_refused(tmp_path: Path, columns: list[str], label: str, message: str) -> None:
+    own: dict[str, Any] = {"source": "/absent.csv", "text_columns": columns, "label_column": label}
+    with pytest.raises(UserError, match=message):
+        tokenize(task="own", model="tiny", output_dir=tmp_path / "data", **own)
     assert not (tmp_path / "data").exists()
 
 

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from run_methods import NOISE
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, DistilBertConfig
 
 from components.errors import UserError
+from components.modeling import prepare
 from components.modeling.compiled import compile_layers
 from components.tokenize.stage import tokenize
-from components.train.stage import default_batch_size, train
-from components.training import build
-from components.training.build import METHODS
+from components.train.settings import default_batch_size
+from components.train.stage import train
+from components.training.methods import METHODS
 
 QUICK: dict[str, Any] = {"model": "tiny", "num_epochs": 1, "learning_rate": 1e-3, "global_batch_size": 64}
 
@@ -33,8 +35,10 @@ def test_it_writes_a_model_that_transformers_loads_with_its_label_names(trained:
     assert not list(folder.glob("*.bin"))
 
 
-def test_metrics_have_a_line_an_update_and_the_rate_ends_near_zero(trained: Callable[[str], Path]) -> None:
-    written = lines(trained("sst2"))
+def test_metrics_have_a_line_an_update_and_the_rate_ends_near_zero(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
+    arguments = {**QUICK, "global_batch_size": 0}
+    train(data_dir=tokenized("sst2"), output_dir=tmp_path / "m", recipe="scala", **arguments)
+    written = lines(tmp_path / "m")
     assert [line["update"] for line in written] == list(range(1, len(written) + 1))
     assert written[-1]["examples"] == 200
     assert written[-1]["epoch"] == 1.0
@@ -65,7 +69,7 @@ def test_scores_are_learnt_as_a_regression(trained: Callable[[str], Path]) -> No
 
 def test_the_same_command_gives_the_same_bytes(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
     for name in ("one", "two"):
-        train(data_dir=tokenized("sst2"), output_dir=tmp_path / name, perturbation_start=0.0, **QUICK)
+        train(data_dir=tokenized("sst2"), output_dir=tmp_path / name, method="scala", perturbation_start=0.0, **QUICK)
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
 
@@ -92,7 +96,7 @@ def test_low_precision_stays_close_to_fp32(
     for name in (precision, "fp32"):
         train(
             data_dir=tokenized("rte"), output_dir=tmp_path / name, dropout=0.0, precision=name, method=method,
-            perturbation_start=0.0, perturbation_init_std=0.01, **QUICK,
+            perturbation_start=0.0, **NOISE, **QUICK,
         )  # fmt: skip
     low, full = (lines(tmp_path / name) for name in (precision, "fp32"))
     assert [line["loss"] for line in low] == pytest.approx([line["loss"] for line in full], abs=0.02)
@@ -195,7 +199,7 @@ def test_the_default_batch_leaves_sixty_updates_an_epoch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_epochs": 0}, "num_epochs is 0"),
+        ({"num_epochs": -1}, "num_epochs is -1"),
         ({"global_batch_size": -1}, "global_batch_size is -1"),
         ({"micro_batch_tokens": -1}, "micro_batch_tokens is -1"),
         ({"dropout": 1.0}, "dropout is 1.0"),
@@ -204,13 +208,13 @@ def test_the_default_batch_leaves_sixty_updates_an_epoch() -> None:
         ({"warmup_epochs": -1.0}, "warmup_epochs is -1.0"),
         ({"num_updates": -1}, "num_updates is -1"),
         ({"base_batch_size": -1}, "base_batch_size is -1"),
-        ({"method": "sgd"}, "method is 'sgd': give one of scala, plain"),
+        ({"method": "sgd"}, "method is 'sgd': give one of plain, scala"),
         ({"perturbation_norm": "l1"}, "perturbation_norm is 'l1': give one of l2, linf"),
         ({"seed": -1}, "seed is -1"),
         ({"perturbation_radius": -1.0}, "perturbation_radius is -1.0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         (
-            {"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup_ratio": 0.0},
+            {"method": "scala", "learning_rate": 1e30, "max_grad_norm": 0.0, "warmup_ratio": 0.0},
             r"update 2 \(scala\): loss is .*lower learning_rate",
         ),
         ({"model": "/absent/model"}, "cannot load model '/absent/model'"),
@@ -269,9 +273,9 @@ def test_what_makes_it_fast_leaves_the_loss_curve_where_it_was(
 ) -> None:
     """Against the model as transformers has it: padded, with dense gradients, the batch in one piece."""
     settings = {**QUICK, "data_dir": tokenized("rte"), "method": method, "dropout": 0.0, "precision": "fp32"}
-    settings |= {"perturbation_init_std": 0.01, "perturbation_start": 0.0}
+    settings |= {**NOISE, "perturbation_start": 0.0}
     train(**settings, output_dir=tmp_path / "fast", micro_batch_tokens=300)
-    monkeypatch.setattr(build, "prepare_model", lambda model, device: model.to(device).train())
+    monkeypatch.setattr(prepare, "prepare_model", lambda model, device: model.to(device).train())
     train(**settings, output_dir=tmp_path / "slow", micro_batch_tokens=100_000)
     for fast, slow in zip(lines(tmp_path / "fast"), lines(tmp_path / "slow"), strict=True):
         assert fast["loss"] == pytest.approx(slow["loss"], rel=1e-6)
@@ -284,8 +288,8 @@ def test_compiled_layers_train_as_they_are(tokenized: Callable[[str], Path], tmp
     for compile in (False, True):
         train(
             data_dir=tokenized("rte"), model="tiny", output_dir=tmp_path / str(compile), method=method, compile=compile,
-            dropout=0.0, num_epochs=1, learning_rate=1e-3, global_batch_size=64, perturbation_init_std=0.01,
-            micro_batch_tokens=300,
+            dropout=0.0, num_epochs=1, learning_rate=1e-3, global_batch_size=64, micro_batch_tokens=300,
+            precision="fp32", **NOISE,
         )  # fmt: skip
         losses.append([line["loss"] for line in lines(tmp_path / str(compile))])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)

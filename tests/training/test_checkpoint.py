@@ -1,5 +1,6 @@
 """Stopped at any moment and started again, a run ends with the same bytes as one that was never stopped."""
 
+import itertools
 import json
 import os
 import random
@@ -11,29 +12,35 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from run_methods import VARIANTS
+from run_methods import NOISE, VARIANTS
 from safetensors.torch import load_file
 from servers import free_ports
 from support import ROOT, heed_interrupts
 
+from components.train.settings import settle
 from components.train.stage import train
-from components.training import checkpoint, data
+from components.training import checkpoint, selection
+from components.training.budget import Progress, Spent, Work
+from components.training.data import read_split
 
 SHORT: dict[str, Any] = {
     "model": "tiny",
     "learning_rate": 1e-3,
     "num_updates": 6,
     "global_batch_size": 33,
-    "perturbation_init_std": 0.01,
+    "method": "scala",
     "log_interval": 4,
+    **NOISE,
 }
 LONG: dict[str, Any] = {
     "model": "tiny",
+    "recipe": "scala",
     "num_updates": 50,
     "global_batch_size": 64,
     "perturbation_start": 0.3,
@@ -61,7 +68,7 @@ def assert_same(folder: Path, reference: Path) -> None:
 @contextmanager
 def signalled(monkeypatch: pytest.MonkeyPatch, update: int, number: int = signal.SIGTERM) -> Iterator[None]:
     """The block's training gets the signal after `update` updates, and ends by it."""
-    real = data.rows_of_update
+    real = selection.rows_of_update
 
     def sending(at: int, *others: int) -> torch.Tensor:
         if at == update:
@@ -69,7 +76,7 @@ def signalled(monkeypatch: pytest.MonkeyPatch, update: int, number: int = signal
         return real(at, *others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data, "rows_of_update", sending)
+        patch.setattr(selection, "rows_of_update", sending)
         if number == signal.SIGINT:
             with pytest.raises(KeyboardInterrupt):
                 yield
@@ -117,6 +124,41 @@ def test_what_was_stopped_ends_as_if_it_had_not_been(
         r"train: goes on at update (\d) of 6 \(checkpoint of 20..-..-..T..:..:..Z\)", capsys.readouterr().out
     ) == list("15")
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "m"}
+
+
+def works(arguments: dict[str, Any]) -> list[Work]:
+    """Of each update, by the passes of its method and the tokens of its examples; the tiny model has 2 layers."""
+    settled, rows = settle({name: value for name, value in arguments.items() if name != "data_dir"}, 200), []
+    split, training = read_split(arguments["data_dir"], "train"), settled.training
+    for update in range(training.num_updates):
+        passes = settled.method.passes(Progress(update, update / training.num_updates, training.seed))
+        chosen = selection.rows_of_update(update, len(split), training.global_batch_size, training.seed)
+        rows.append(passes.work(len(chosen), int(split.lengths[chosen].sum()), layers=2))
+    return rows
+
+
+@pytest.mark.parametrize("name", ["plain", "rdrop", "pgd", "freelb", "smart", "scala", "scala-label", "scala-part"])
+def test_the_work_of_a_run_is_its_passes_over_its_tokens_stopped_or_not(
+    tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """An epoch has seven updates, the last of two examples: eight go into the next."""
+    arguments = {**SHORT, **VARIANTS[name], "num_updates": 8, "data_dir": tokenized("rte")}
+    expected = works(arguments)
+    assert (len(set(expected)), expected[6].examples) == (8, 2)
+    train(**arguments, output_dir=tmp_path / "whole")
+    with signalled(monkeypatch, 4):
+        train(**arguments, output_dir=tmp_path / "m")
+    (stopped,) = (tmp_path / "m.checkpoint").iterdir()
+    spent = json.loads((stopped / "state.json").read_text())["spent"]
+    assert Spent.of(spent) == reduce(Spent.plus, expected[: spent["updates"]], Spent())
+    assert spent["updates"] == 4
+    train(**arguments, output_dir=tmp_path / "m")
+    for folder in ("whole", "m"):
+        written = lines(tmp_path / folder)
+        for field in ("forwards", "input_backwards", "backwards", "tokens", "layers"):
+            assert [line[field] for line in written] == [getattr(work, field) for work in expected], field
+        assert [line["examples"] for line in written] == list(itertools.accumulate(work.examples for work in expected))
+    assert_same(tmp_path / "m", tmp_path / "whole")
 
 
 def test_the_scale_of_fp16_goes_on(tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import torch
 from components.errors import UserError
 from components.tokenize.stage import tokenize
 from components.training import data
-from components.training.data import micro_batches, num_examples, read_split, rows_of_update, updates_per_epoch
+from components.training.data import micro_batches, read_split
+from components.training.selection import num_examples, rows_of_update, updates_per_epoch
 
 
 @pytest.mark.parametrize(("num_rows", "batch_size"), [(10, 3), (12, 3), (5, 8), (1, 1)])

@@ -7,37 +7,36 @@ from typing import Any
 
 import pytest
 import torch
-from run_methods import VARIANTS
+from run_methods import NOISE, VARIANTS
 
-from components import parameters
 from components.modeling.load import load_model, load_tokenizer
 from components.tasks.table import TASKS
 from components.train.stage import train
-from components.training.build import METHODS, build_method
+from components.training.budget import Progress
 from components.training.data import read_split
-from components.training.methods import Progress
-from components.training.methods.noise import normal_noise, uniform_noise
+from components.training.methods import METHODS, build_method
+from components.training.noise import normal_noise, uniform_noise
+from components.training.objectives import Classification
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
 ]
-DEFAULTS = {name: value for name, value in vars(parameters).items() if name.startswith("perturbation_")}
-NOISY = Progress(update=4, num_updates=6, seed=3)  # every variant's noise is on
+NOISY = Progress(update=4, share=4 / 6, seed=3)  # every variant's noise is on
 
 
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_a_gpu_computes_the_gradient_of_the_cpu(tokenized: Callable[[str], Path], variant: str) -> None:
     """In float64, without dropout."""
     split = read_split(tokenized("rte"), "train")
-    method = build_method(VARIANTS[variant]["method"], {**DEFAULTS, "perturbation_init_std": 0.01, **VARIANTS[variant]})
+    method = build_method(VARIANTS[variant]["method"], {**NOISE, **VARIANTS[variant]})
     gradients = []
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         network: Any = load_model("tiny", TASKS["rte"], len(load_tokenizer("tiny")), dropout=0.0)
         network.double().to(device).train()
         batch = split.batch(torch.arange(16), 0, torch.device(device))
-        for loss in method.losses(network, batch, NOISY):
+        for loss in method.losses(Classification(), network, batch, NOISY):
             loss.total.backward()
         gradients.append([weight.grad.cpu() for weight in network.parameters()])
     for one, other in zip(*gradients, strict=True):
@@ -58,7 +57,7 @@ def test_every_method_trains_in_every_precision(
 ) -> None:
     train(
         data_dir=tokenized("rte"), model="tiny", output_dir=tmp_path / "m", method=method, precision=precision,
-        num_epochs=4, learning_rate=1e-3, global_batch_size=64, perturbation_init_std=0.01,
+        num_epochs=4, learning_rate=1e-3, global_batch_size=64, **NOISE,
     )  # fmt: skip
     losses = [json.loads(line)["loss"] for line in (tmp_path / "m" / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < 1.2 * losses[0]
@@ -71,7 +70,7 @@ def test_shared_dropout_is_shared_on_a_gpu(tokenized: Callable[[str], Path]) -> 
     batch = split.batch(torch.arange(16), 0, torch.device("cuda"))
     divergences = {}
     for kind in ("shared", "independent"):
-        arguments = {**DEFAULTS, "perturbation_start": 0.0, "perturbation_radius": 0.0, "perturbation_dropout": kind}
-        (loss,) = build_method("scala", arguments).losses(network, batch, NOISY)
+        arguments = {"perturbation_start": 0.0, "perturbation_radius": 0.0, "perturbation_dropout": kind}
+        (loss,) = build_method("scala", arguments).losses(Classification(), network, batch, NOISY)
         divergences[kind] = loss.parts["divergence"].item()
     assert divergences["shared"] < 1e-6 < 1e-3 < divergences["independent"]

@@ -13,7 +13,7 @@ from components.errors import UserError
 from components.train import stage
 from components.training.data import Batch, read_split
 from components.training.memory import FIRST_TOKENS, largest
-from components.training.methods import Loss
+from components.training.method import Loss
 from components.training.methods.plain import Plain
 from components.training.methods.scala import Scala
 
@@ -33,8 +33,8 @@ def run_out(monkeypatch: pytest.MonkeyPatch, kind: Any, most: int) -> list[int]:
     """Let every micro-batch of more than `most` tokens fail, in its backward pass; returns those that did, as they come."""
     real, failed = kind.losses, []
 
-    def losses(self: Any, model: Any, batch: Batch, progress: Any) -> Iterator[Loss]:
-        for loss in real(self, model, batch, progress):
+    def losses(self: Any, objective: Any, model: Any, batch: Batch, progress: Any) -> Iterator[Loss]:
+        for loss in real(self, objective, model, batch, progress):
             num_tokens = int(batch.attention_mask.sum())
             if num_tokens > most:
                 loss.total.backward()  # a part of the gradient is there already

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,21 +18,24 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from components.errors import UserError
 from components.modeling.load import load_tokenizer
+from components.training.budget import Progress
 from components.training.data import Batch
-from components.training.methods import Loss, Progress
-from components.training.methods.divergences import DIVERGENCES
+from components.training.divergences import DIVERGENCES
+from components.training.method import Loss
+from components.training.methods import METHODS, build_method, fields_of
 from components.training.methods.freelb import FreeLB
-from components.training.methods.noise import normal_noise, uniform_noise
 from components.training.methods.pgd import Pgd
 from components.training.methods.plain import Plain
 from components.training.methods.rdrop import RDrop
 from components.training.methods.scala import Scala
 from components.training.methods.smart import Smart
+from components.training.noise import normal_noise, uniform_noise
+from components.training.objectives import Classification, objective_of
 
 # --- a tiny model, a small batch, and the methods at the values that most tests use ---
 
 LENGTHS = (9, 4, 6, 2)
-PROGRESS = Progress(update=3, num_updates=10, seed=5)
+PROGRESS = Progress(update=3, share=0.3, seed=5)
 
 
 def fields(**values: Any) -> dict[str, Any]:
@@ -49,6 +53,11 @@ PLAIN, RDROP, SMART = Plain(), RDrop(perturbation_weight=2.0), Smart(**SMOOTH)
 PGD, FREELB = Pgd(**NOISE, perturbation_init_std=0.02), FreeLB(**NOISE, perturbation_init_norm=0.2)
 SCALA = Scala(**SMOOTH, **fields(start=0.0, interval=1, fraction=1.0, direction="divergence"))
 BY_LABEL = variant(SCALA, direction="label")
+
+
+def at(update: int, num_updates: int, seed: int = 0) -> Progress:
+    """Before this update of so many."""
+    return Progress(update, update / num_updates, seed)
 
 
 def model(num_labels: int = 3, kind: str = "bert", dropout: float = 0.0, hidden: int = 16) -> PreTrainedModel:
@@ -100,7 +109,7 @@ def run(method: Any, network: PreTrainedModel, data: Batch, progress: Progress =
     """The method's losses, each taken backward before the next, and the gradient that they add up to."""
     network.zero_grad()
     losses = []
-    for loss in method.losses(network, data, progress):
+    for loss in method.losses(objective_of(data.labels.is_floating_point()), network, data, progress):
         loss.total.backward()
         losses.append(loss)
     return losses, gradients(network)
@@ -229,7 +238,7 @@ def smart(method: Any, network: PreTrainedModel, data: Batch) -> Tensor:
 
 
 def scala(method: Any, network: PreTrainedModel, data: Batch) -> Tensor:
-    if PROGRESS.update / PROGRESS.num_updates < method.perturbation_start:
+    if PROGRESS.share < method.perturbation_start:
         return plain(method, network, data)
     if method.perturbation_direction == "divergence":
         return smart(method, network, data)
@@ -380,7 +389,7 @@ def test_before_its_start_scala_is_plain_training_to_the_bit(dropout: float) -> 
     network, results = model(dropout=dropout).float(), []
     for method in (variant(SCALA, start=0.5), PLAIN):
         torch.manual_seed(9)
-        results.append(run(method, network, batch(), Progress(4, 10, 0)))
+        results.append(run(method, network, batch(), at(4, 10)))
     (mine, my_gradients), (theirs, their_gradients) = results
     assert torch.equal(mine[0].total, theirs[0].total)
     assert all(torch.equal(a, b) for a, b in zip(my_gradients, their_gradients, strict=True))
@@ -409,7 +418,7 @@ def test_a_method_without_noise_is_plain_training(method: Any) -> None:
 @pytest.mark.parametrize("method", [variant(PGD, steps=2), SMART, variant(SCALA, steps=2)], ids=["pgd", "smart", "scala"])
 def test_the_inner_steps_leave_every_gradient_alone(method: Any) -> None:
     network = model()
-    next(iter(method.losses(network, batch(), PROGRESS)))
+    next(iter(method.losses(Classification(), network, batch(), PROGRESS)))
     assert all(weight.grad is None for weight in network.parameters())
 
 
@@ -517,7 +526,7 @@ def test_a_fraction_chooses_about_that_share_of_the_examples(method: Any) -> Non
 @with_directions
 def test_over_many_updates_a_fraction_has_the_loss_of_all_examples(method: Any) -> None:
     network, data, part = model(), full_batch(16, 3), variant(method, fraction=0.4)
-    clean, updates = value(PLAIN, network, data), [Progress(update, 60, 0) for update in range(60)]
+    clean, updates = value(PLAIN, network, data), [at(update, 60) for update in range(60)]
     of_all = math.fsum(value(method, network, data, progress) - clean for progress in updates)
     assert of_all > 1
     assert math.fsum(value(part, network, data, progress) - clean for progress in updates) == pytest.approx(of_all, rel=0.1)
@@ -529,7 +538,7 @@ def test_a_micro_batch_without_a_chosen_example_adds_zero_by_the_same_passes(met
     clean, theirs = value(PLAIN, network, data), gradients(network)
     num_empty = 0
     for update in range(10):
-        progress = Progress(update, 10, 5)
+        progress = at(update, 10, seed=5)
         with seen_embeddings(network) as seen:
             losses, mine = run(part, network, data, progress)
         assert len(losses) == part.passes(progress).num_losses
@@ -542,10 +551,11 @@ def test_a_micro_batch_without_a_chosen_example_adds_zero_by_the_same_passes(met
 
 
 WHEN = [
-    (0.5, 2, 10, [5, 7, 9]),
+    (0.5, 2, 10, [6, 8]),
+    (0.5, 1, 10, [5, 6, 7, 8, 9]),
     (0.0, 3, 10, [0, 3, 6, 9]),
     (0.45, 1, 10, [5, 6, 7, 8, 9]),
-    (0.07, 30, 100, [7, 37, 67, 97]),  # 0.07 * 100 is a little above 7
+    (0.07, 7, 100, list(range(7, 100, 7))),  # 0.07 * 100 is a little above 7
     (1.0, 1, 10, []),
 ]
 
@@ -557,7 +567,7 @@ def test_start_and_interval_say_which_updates_are_noisy(
     network, data, method = model(), batch(), variant(SCALA, start=start, interval=interval)
     clean, noisy = value(PLAIN, network, data), []
     for update in range(num_updates):
-        progress = Progress(update, num_updates, 0)
+        progress = at(update, num_updates)
         is_noisy = abs(value(method, network, data, progress) - clean) > 1e-9
         assert method.passes(progress) == (SCALA if is_noisy else PLAIN).passes(progress)
         noisy += [update] * is_noisy
@@ -584,6 +594,59 @@ def test_passes_are_those_that_are_run(case: str) -> None:
     assert flops(method) / unit == pytest.approx(passes.relative, rel=0.03)
     assert len(calls) == passes.forwards
     assert len(run(method, network, data)[0]) == passes.num_losses
+
+
+# --- defaults ---
+
+AROUND_SEQUENCES = fields(norm="l2", scope="sequence", dropout="independent")
+CARDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rdrop": fields(weight=1.0),
+    "pgd": AROUND_SEQUENCES | fields(steps=2, init_std=0.001, step_size=0.1, radius=0.3),
+    "freelb": fields(norm="l2", scope="sequence", dropout="shared", steps=3, init_norm=0.1, step_size=0.1, radius=0.3),
+    "smart": fields(norm="linf", scope="token", dropout="independent", divergence="symmetric_kl", weight=1.0)
+    | fields(steps=1, init_std=1e-5, step_size=1e-3, radius=1e-5),
+    "scala": AROUND_SEQUENCES
+    | fields(start=0.5, steps=1, init_std=0.001, step_size=0.1, radius=0.3, divergence="symmetric_kl", weight=1.0)
+    | fields(direction="divergence", interval=1, fraction=1.0),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_defaults_are_those_of_its_card(name: str) -> None:
+    method = build_method(name, dict.fromkeys(fields_of(name)) | {"seed": 3})  # what is None is not given
+    assert method == METHODS[name]()
+    assert vars(method) == CARDS[name]
+    card = sys.modules[METHODS[name].__module__].__doc__ or ""
+    assert all(field in card for field in fields_of(name))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_by_its_defaults_a_method_is_its_formula(name: str) -> None:
+    method = METHODS[name]()
+    assert_formula(variant(method, start=PROGRESS.share) if name == "scala" else method, dropout=0.3)
+
+
+@pytest.mark.parametrize("name", ["pgd", "freelb", "smart", "scala"])
+def test_by_its_defaults_a_methods_noise_climbs(name: str) -> None:
+    network, data, progress = model(), batch(), at(5, 10)
+    method = METHODS[name]()
+    with seen_embeddings(network) as seen:
+        run(method, network, data, progress)
+    noises = [(each - network.get_input_embeddings()(data.input_ids)).detach() for each in seen]
+    assert len(noises) == method.passes(progress).forwards >= 3
+    for one, other in itertools.pairwise(noises):
+        assert not torch.equal(one, other)
+    ends = [[size(noise[piece], method.perturbation_norm) for piece in pieces(method, data)] for noise in noises]  # type: ignore[attr-defined]
+    assert min(ends[-1]) > 0
+    assert max(ends[-1]) <= method.perturbation_radius * (1 + 1e-6)  # type: ignore[attr-defined]
+    losses = [task(predict(network, data, noise), data.labels).item() for noise in noises]
+    if name in ("pgd", "freelb"):
+        assert losses == sorted(losses)
+    else:  # what they climb is the distance from the clean prediction, the first
+        clean, *noisy = (predict(network, data, noise) for noise in noises)
+        climbed = [divergence("symmetric_kl", clean, each, data.labels).item() for each in noisy]
+        assert 0 < climbed[0] < climbed[1]
 
 
 # --- what is refused ---

@@ -9,15 +9,23 @@ import pytest
 import torch
 
 from components.errors import UserError
-from components.training.optimizers import Lamb, build_optimizer, peak_learning_rate, schedule, trust_ratios
+from components.train.settings import settle
+from components.training.budget import Progress
+from components.training.optimizers import build_optimizer, peak_learning_rate, schedule, trust_ratios
+from components.training.optimizers.lamb import Lamb
+
+
+def factor(update: int, num_updates: int, num_warmup: int) -> float:
+    progress = Progress(update, update / num_updates, seed=0, step=1 / num_updates)
+    return schedule(progress, num_warmup / num_updates)
 
 
 @pytest.mark.parametrize("num_warmup", [0, 1, 7])
 @pytest.mark.parametrize("num_updates", [7, 100])
 def test_the_learning_rate_rises_and_falls_to_exactly_zero(num_updates: int, num_warmup: int) -> None:
-    factors = [schedule(update, num_updates, num_warmup) for update in range(num_updates + 1)]
-    assert factors[-1] == 0.0 == schedule(num_updates + 5, num_updates, num_warmup)  # never negative
-    assert all(0 < factor <= 1 for factor in factors[:-1])
+    factors = [factor(update, num_updates, num_warmup) for update in range(num_updates + 1)]
+    assert factors[-1] == 0.0 == factor(num_updates + 5, num_updates, num_warmup)  # never negative
+    assert all(0 < each <= 1 for each in factors[:-1])
     peak = factors.index(max(factors))
     assert peak == min(num_warmup, num_updates - 1)
     assert factors[:peak] == sorted(factors[:peak])
@@ -25,7 +33,7 @@ def test_the_learning_rate_rises_and_falls_to_exactly_zero(num_updates: int, num
 
 
 def test_without_warmup_the_schedule_starts_at_the_peak() -> None:
-    assert [schedule(update, 4, 0) for update in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert [factor(update, 4, 0) for update in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,7 @@ def test_lamb_is_its_formula_and_leaves_vectors_at_ratio_one() -> None:
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
 def test_biases_and_norms_do_not_decay(name: str) -> None:
     network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
-    optimizer = build_optimizer(name, network, 1e-3, 0.1)  # type: ignore[arg-type]
+    optimizer = build_optimizer(name, network, 1e-3, 0.1)
     decays = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
     assert {key: decays[id(weight)] for key, weight in network.named_parameters()} == {
         "0.weight": 0.1,
@@ -145,5 +153,6 @@ def test_trust_ratios_are_known_after_a_step_and_are_one_for_zero_norms() -> Non
 
 
 def test_negative_rates_are_refused() -> None:
-    with pytest.raises(UserError, match="weight_decay"):
-        build_optimizer("adamw", torch.nn.Linear(1, 1), 1e-3, -0.1)
+    for name in ("learning_rate", "weight_decay", "max_grad_norm"):
+        with pytest.raises(UserError, match=rf"{name} is -0\.1: give 0 or more"):
+            settle({name: -0.1}, 0)

@@ -19,6 +19,7 @@ from components.launch.torchrun import launched
 
 ARGUMENTS = {
     "model": "tiny",
+    "method": "scala",
     "learning_rate": 1e-3,
     "num_epochs": 2,
     "global_batch_size": 199,  # of 200: the last batch of an epoch has one row, and leaves the second rank without any
@@ -102,11 +103,11 @@ def test_what_a_rank_has_to_say_reaches_the_launcher(tokenized: Callable[[str], 
     for num_processes in (1, 2):
         with (
             pytest.raises(UserError, match=r"perturbation_radius is -1\.0: give 0 or more"),
-            launched(arguments, num_processes) as wait,
+            launched("train", arguments, num_processes) as wait,
         ):
             wait()
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="num_processes is 0"), launched(arguments, 0):
+    with pytest.raises(UserError, match="num_processes is 0"), launched("train", arguments, 0):
         pass
 
 
@@ -122,7 +123,7 @@ def destroy_checked(destroy=dist.destroy_process_group):
     destroy()
 
 dist.destroy_process_group = destroy_checked
-train(data_dir=Path(sys.argv[1]), model="tiny", output_dir=Path(sys.argv[2]), num_updates=2)
+train(data_dir=Path(sys.argv[1]), model="tiny", output_dir=Path(sys.argv[2]), recipe="scala", num_updates=2)
 """
 
 

@@ -15,41 +15,56 @@ with g the gradient at delta_a that the same backward pass gives for free: m pas
 Cost of an update: m forward and m backward passes, m. Memory: one graph at a time.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
+from components.parameters import PerturbationDropout
+from components.training.budget import Progress
+from components.training.method import Loss, Passes, bare_model
+from components.training.methods.perturbation import Perturbation
 
-from components.training.data import Batch
-from components.training.methods import Loss, Passes, Progress, bare_model, task_losses
-from components.training.methods.noise import Perturbation, repeat_dropout, uniform_noise
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from components.training.data import Batch
+    from components.training.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class FreeLB(Perturbation):
     part_names: ClassVar[tuple[str, ...]] = ()
 
-    perturbation_init_norm: float
+    perturbation_steps: int = 3
+    perturbation_init_norm: float = 0.1
+    perturbation_step_size: float = 0.1
+    perturbation_radius: float = 0.3
+    perturbation_dropout: PerturbationDropout = "shared"
 
     def passes(self, progress: Progress) -> Passes:
         passes = self.perturbation_steps
         return Passes(forwards=passes, input_backwards=0, backwards=passes, num_losses=passes)
 
-    def losses(self, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
+    def losses(self, objective: Objective, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
+        from components.training.noise import repeat_dropout
+
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
         embed = bare_model(model).get_input_embeddings()  # type: ignore[operator]
         noise = self.start(batch, embed.weight, progress)
         for left in reversed(range(self.perturbation_steps)):
             noise.requires_grad_(left > 0)
             repeat()
-            logits = model(inputs_embeds=embed(batch.input_ids) + noise, **batch.context).logits
-            yield Loss(task_losses(logits, batch.labels).sum() / self.perturbation_steps)
+            outputs = objective.outputs(model, batch, embed(batch.input_ids) + noise)
+            yield Loss(objective.losses(outputs, batch).sum() / self.perturbation_steps)
             if noise.grad is not None:  # of the loss just yielded; its scale cancels in the step
                 noise = self.climb(noise.detach(), noise.grad, batch)
 
     def start(self, batch: Batch, table: Tensor, progress: Progress) -> Tensor:
         """table: (vocabulary, hidden), the embeddings that the noise is for."""
+        from components.training.noise import uniform_noise
+
         noise = uniform_noise(batch, table.shape[-1], progress).to(table.dtype) * self.perturbation_init_norm
         if self.perturbation_norm == "linf":
             return noise

@@ -14,31 +14,43 @@ appears: only the perturbed input is trained on. The noise is a constant in the 
 Cost of an update: K + 1 forward passes, K backward passes to the inputs alone and 1 backward pass, (2K + 3) / 3.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
+from components.training.budget import Progress
+from components.training.method import Loss, Passes, bare_model
+from components.training.methods.perturbation import Perturbation
 
-from components.training.data import Batch
-from components.training.methods import Loss, Passes, Progress, bare_model, task_losses
-from components.training.methods.noise import Perturbation, normal_noise, repeat_dropout
+if TYPE_CHECKING:
+    from torch import nn
+
+    from components.training.data import Batch
+    from components.training.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pgd(Perturbation):
     part_names: ClassVar[tuple[str, ...]] = ()
 
-    perturbation_init_std: float
+    perturbation_steps: int = 2
+    perturbation_init_std: float = 0.001
+    perturbation_step_size: float = 0.1
+    perturbation_radius: float = 0.3
 
     def passes(self, progress: Progress) -> Passes:
         return Passes(forwards=self.perturbation_steps + 1, input_backwards=self.perturbation_steps, backwards=1)
 
-    def losses(self, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
+    def losses(self, objective: Objective, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
+        from components.training.noise import normal_noise, repeat_dropout
+
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
         embeddings = bare_model(model).get_input_embeddings()(batch.input_ids)  # type: ignore[operator]
         noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress).to(embeddings.dtype)
-        noise = self.ascend(model, embeddings, batch, noise, lambda logits: task_losses(logits, batch.labels), repeat)
+        climbed = partial(objective.losses, batch=batch)
+        noise = self.ascend(objective, model, embeddings, batch, noise, climbed, repeat)
         repeat()
-        logits = model(inputs_embeds=embeddings + noise, **batch.context).logits
-        yield Loss(task_losses(logits, batch.labels).sum())
+        yield Loss(objective.losses(objective.outputs(model, batch, embeddings + noise), batch).sum())

@@ -5,14 +5,20 @@
 Cost of an update: 1 forward and 1 backward pass, 1 by definition.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
+from components.training.budget import Progress
+from components.training.method import Loss, Passes
 
-from components.training.data import Batch
-from components.training.methods import Loss, Passes, Progress, task_losses
+if TYPE_CHECKING:
+    from torch import nn
+
+    from components.training.data import Batch
+    from components.training.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +28,5 @@ class Plain:
     def passes(self, progress: Progress) -> Passes:
         return Passes(forwards=1, input_backwards=0, backwards=1)
 
-    def losses(self, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
-        logits = model(input_ids=batch.input_ids, **batch.context).logits
-        yield Loss(task_losses(logits, batch.labels).sum())
+    def losses(self, objective: Objective, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
+        yield Loss(objective.losses(objective.outputs(model, batch), batch).sum())

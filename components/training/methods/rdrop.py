@@ -12,32 +12,37 @@ in each pass may be this.
 Cost of an update: 2 forward and 2 backward passes, 2. Memory: two graphs live until the backward.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
+from components.parameters import check_fields
+from components.training.budget import Progress
+from components.training.method import Loss, Passes
 
-from components.training.data import Batch
-from components.training.methods import Loss, Passes, Progress, task_losses
-from components.training.methods.divergences import mse, symmetric_kl
-from components.training.methods.noise import check_not_negative
+if TYPE_CHECKING:
+    from torch import nn
+
+    from components.training.data import Batch
+    from components.training.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class RDrop:
     part_names: ClassVar[tuple[str, ...]] = ("task_loss", "divergence")
 
-    perturbation_weight: float
+    perturbation_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        check_not_negative(self)
+        check_fields(self)
 
     def passes(self, progress: Progress) -> Passes:
         return Passes(forwards=2, input_backwards=0, backwards=2)
 
-    def losses(self, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
-        one, two = (model(input_ids=batch.input_ids, **batch.context).logits for _ in range(2))
-        task_loss = (task_losses(one, batch.labels) + task_losses(two, batch.labels)).sum() / 2
-        divergence = mse(one, two).sum() if batch.labels.is_floating_point() else symmetric_kl(one, two).sum() / 2
+    def losses(self, objective: Objective, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
+        one, two = (objective.outputs(model, batch) for _ in range(2))
+        task_loss = (objective.losses(one, batch) + objective.losses(two, batch)).sum() / 2
+        divergence = objective.divergence("mean_kl", one, two, batch).sum()
         yield Loss(task_loss + self.perturbation_weight * divergence, {"task_loss": task_loss, "divergence": divergence})

@@ -27,7 +27,7 @@ and, beyond the paper, cheaper forms:
     perturbation_direction    `divergence`: the step climbs D, with a pass of its own. `label`: it climbs the task's loss at the
                               clean input, whose gradient the clean backward pass gives for free; then the clean prediction is a
                               fixed target of D, and K is 1.
-    perturbation_interval     Noise at every k-th update, 1 or more, the first noisy one at t_s.
+    perturbation_interval     Noise at every k-th update, 1 or more, counted from the first of the run.
     perturbation_fraction     Noise for this share of the examples, above 0 to 1, drawn anew at each update; D of these weighs
                               lambda / share, so that its mean is that of all examples.
 
@@ -37,41 +37,42 @@ pays for it once in k updates, a fraction c only for the share c of what is beyo
 the backward, one with direction `label`.
 """
 
-import math
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, ClassVar
 
 from components.errors import UserError
-from components.parameters import PerturbationDirection, check_choice
-from components.training.data import Batch
-from components.training.methods import Loss, Passes, Progress, bare_model, task_losses
-from components.training.methods.noise import choose, normal_noise, repeat_dropout
+from components.parameters import PerturbationDirection, PerturbationNorm, PerturbationScope
+from components.training.budget import Progress
+from components.training.method import Loss, Passes, bare_model
 from components.training.methods.plain import Plain
 from components.training.methods.smart import Smart
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from components.training.data import Batch
+    from components.training.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scala(Smart):
     part_names: ClassVar[tuple[str, ...]] = ("task_loss", "divergence")
 
-    perturbation_start: float
-    perturbation_direction: PerturbationDirection
-    perturbation_interval: int
-    perturbation_fraction: float
+    perturbation_start: float = 0.5
+    perturbation_init_std: float = 0.001
+    perturbation_step_size: float = 0.1
+    perturbation_radius: float = 0.3
+    perturbation_norm: PerturbationNorm = "l2"
+    perturbation_scope: PerturbationScope = "sequence"
+    perturbation_direction: PerturbationDirection = "divergence"
+    perturbation_interval: int = 1
+    perturbation_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("perturbation_direction", self.perturbation_direction, PerturbationDirection)
-        if self.perturbation_start > 1:
-            raise UserError(f"perturbation_start is {self.perturbation_start}: give a share of the updates, 0 to 1")
-        if self.perturbation_interval < 1:
-            raise UserError(f"perturbation_interval is {self.perturbation_interval}: give 1 or more")
-        if not 0 < self.perturbation_fraction <= 1:
-            raise UserError(f"perturbation_fraction is {self.perturbation_fraction}: give a share above 0, at most 1")
         if self.perturbation_direction == "label" and self.perturbation_steps > 1:
             raise UserError(
                 f"perturbation_steps is {self.perturbation_steps}: with perturbation_direction label there is one step, give 1"
@@ -84,8 +85,8 @@ class Scala(Smart):
         return self.perturbation_direction == "divergence" and super().climbs_divergence
 
     def is_noisy(self, progress: Progress) -> bool:
-        first = math.ceil(self.perturbation_start * progress.num_updates - 1e-9)
-        return progress.update >= first and (progress.update - first) % self.perturbation_interval == 0
+        has_begun = progress.share >= self.perturbation_start - 1e-9  # half of 10 updates is 5, however it is rounded
+        return has_begun and progress.update % self.perturbation_interval == 0
 
     def passes(self, progress: Progress) -> Passes:
         if not self.is_noisy(progress):
@@ -96,38 +97,40 @@ class Scala(Smart):
         noisy = super().passes(progress)
         return Passes(1 + share * (noisy.forwards - 1), share * noisy.input_backwards, 1 + share)
 
-    def losses(self, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
+    def losses(self, objective: Objective, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
         if not self.is_noisy(progress):
-            for loss in Plain().losses(model, batch, progress):
+            for loss in Plain().losses(objective, model, batch, progress):
                 yield Loss(loss.total, {"task_loss": loss.total})
             return
+        from components.training.noise import choose, normal_noise, repeat_dropout
+
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
         embed = bare_model(model).get_input_embeddings()  # type: ignore[operator]
         embeddings = embed(batch.input_ids)
         gradient = None
         if self.perturbation_direction == "label":
             embeddings.retain_grad()
-        logits = model(inputs_embeds=embeddings, **batch.context).logits  # serves both the task's loss and as the target
-        total = task_losses(logits, batch.labels).sum()
+        clean = objective.outputs(model, batch, embeddings)  # serves both the task's loss and as the target
+        total = objective.losses(clean, batch).sum()
         parts = {"task_loss": total}
         if self.perturbation_direction == "label":
             yield Loss(total, parts)
-            gradient, embeddings, logits = embeddings.grad, embed(batch.input_ids), logits.detach()
-            total, parts = torch.zeros_like(total), {}
+            gradient, embeddings, clean = embeddings.grad, embed(batch.input_ids), clean.detach()
+            total, parts = total.new_zeros(()), {}
 
         scale = 1 / self.perturbation_fraction
         if self.perturbation_fraction < 1:
             chosen = choose(batch, self.perturbation_fraction, progress)
             if not len(chosen):  # one that does not count: under DDP every rank runs the same passes
-                chosen, scale = torch.zeros(1, dtype=torch.int64), 0.0
+                chosen, scale = chosen.new_zeros(1), 0.0
             batch = batch.take(chosen)
             here = chosen.to(embeddings.device, non_blocking=True)
-            embeddings, logits = embeddings[here], logits[here]
+            embeddings, clean = embeddings[here], clean[here]
             gradient = None if gradient is None else gradient[here]
         if gradient is None:
-            noise = self.find_noise(model, embeddings, logits, batch, progress, repeat)
+            noise = self.find_noise(objective, model, embeddings, clean, batch, progress, repeat)
         else:
             noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress).to(embeddings.dtype)
             noise = self.climb(noise, gradient, batch)
-        divergence = scale * self.divergence(model, embeddings + noise, logits, batch, repeat)
+        divergence = scale * self.divergence(objective, model, embeddings + noise, clean, batch, repeat)
         yield Loss(total + self.perturbation_weight * divergence, {**parts, "divergence": divergence})

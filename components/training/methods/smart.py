@@ -9,8 +9,8 @@ projects onto the radius, and leaves padding alone.
     perturbation_steps        K >= 1. The paper's 1.
     perturbation_init_std     sigma > 0. The authors' 1e-5; at no noise the divergence has no direction.
     perturbation_step_size    rho >= 0. The authors' 1e-3 (L-inf per token).
-    perturbation_radius       omega >= 0.
-    perturbation_norm, perturbation_scope   The authors' are `linf` and `token`; the defaults are ScaLA's.
+    perturbation_radius       omega >= 0. The paper's 1e-5.
+    perturbation_norm, perturbation_scope   The authors' `linf` and `token`.
     perturbation_divergence   The authors' symmetric KL; squared difference for scores.
     perturbation_weight       lambda >= 0. Try 1, 3, 5.
     perturbation_dropout
@@ -19,31 +19,40 @@ Cost of an update: K + 2 forward passes, K backward passes to the inputs alone a
 K = 1. Memory: two graphs live until the backward.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
 from components.errors import UserError
-from components.parameters import Divergence, check_choice
-from components.training.data import Batch
-from components.training.methods import Loss, Passes, Progress, bare_model, task_losses
-from components.training.methods.divergences import ascent_divergences, divergences
-from components.training.methods.noise import Perturbation, normal_noise, repeat_dropout
+from components.parameters import Divergence, PerturbationNorm, PerturbationScope
+from components.training.budget import Progress
+from components.training.method import Loss, Passes, bare_model
+from components.training.methods.perturbation import Perturbation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from components.training.data import Batch
+    from components.training.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class Smart(Perturbation):
     part_names: ClassVar[tuple[str, ...]] = ("task_loss", "divergence")
 
-    perturbation_init_std: float
-    perturbation_divergence: Divergence
-    perturbation_weight: float
+    perturbation_steps: int = 1
+    perturbation_init_std: float = 1e-5
+    perturbation_step_size: float = 1e-3
+    perturbation_radius: float = 1e-5
+    perturbation_norm: PerturbationNorm = "linf"
+    perturbation_scope: PerturbationScope = "token"
+    perturbation_divergence: Divergence = "symmetric_kl"
+    perturbation_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("perturbation_divergence", self.perturbation_divergence, Divergence)
         if self.climbs_divergence and self.perturbation_init_std == 0:
             raise UserError("perturbation_init_std must be above 0: at no noise a divergence has no direction to climb")
 
@@ -55,32 +64,43 @@ class Smart(Perturbation):
         steps = self.perturbation_steps if self.perturbation_step_size > 0 else 0
         return Passes(forwards=steps + 2, input_backwards=steps, backwards=2)
 
-    def losses(self, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
+    def losses(self, objective: Objective, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
+        from components.training.noise import repeat_dropout
+
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
         embeddings = bare_model(model).get_input_embeddings()(batch.input_ids)  # type: ignore[operator]
-        logits = model(inputs_embeds=embeddings, **batch.context).logits  # serves both the task's loss and as the target
-        task_loss = task_losses(logits, batch.labels).sum()
-        noise = self.find_noise(model, embeddings, logits, batch, progress, repeat)
-        divergence = self.divergence(model, embeddings + noise, logits, batch, repeat)
+        clean = objective.outputs(model, batch, embeddings)  # serves both the task's loss and as the target
+        task_loss = objective.losses(clean, batch).sum()
+        noise = self.find_noise(objective, model, embeddings, clean, batch, progress, repeat)
+        divergence = self.divergence(objective, model, embeddings + noise, clean, batch, repeat)
         yield Loss(task_loss + self.perturbation_weight * divergence, {"task_loss": task_loss, "divergence": divergence})
 
     def find_noise(
-        self, model: nn.Module, embeddings: Tensor, logits: Tensor, batch: Batch, progress: Progress, repeat: Callable[[], None]
+        self,
+        objective: Objective,
+        model: nn.Module,
+        embeddings: Tensor,
+        clean: Tensor,
+        batch: Batch,
+        progress: Progress,
+        repeat: Callable[[], None],
     ) -> Tensor:
-        """The noise that the prediction on it is far from `logits`: (batch, token, hidden), a constant."""
+        """The noise that the prediction on it is far from `clean`: (batch, token, hidden), a constant."""
+        from components.training.noise import normal_noise
+
         noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress).to(embeddings.dtype)
         if self.perturbation_step_size == 0:
             return self.clip(noise, batch)
 
         def climbed(noisy: Tensor) -> Tensor:
-            return ascent_divergences(self.perturbation_divergence, logits, noisy, batch)
+            return objective.divergence(self.perturbation_divergence, clean, noisy, batch, ascent=True)
 
-        return self.ascend(model, embeddings, batch, noise, climbed, repeat)
+        return self.ascend(objective, model, embeddings, batch, noise, climbed, repeat)
 
     def divergence(
-        self, model: nn.Module, embeddings: Tensor, logits: Tensor, batch: Batch, repeat: Callable[[], None]
+        self, objective: Objective, model: nn.Module, noisy: Tensor, clean: Tensor, batch: Batch, repeat: Callable[[], None]
     ) -> Tensor:
-        """Sum over the batch of the divergence between `logits` and the prediction on the noisy `embeddings`."""
+        """Sum over the batch of the divergence between `clean` and the prediction on the `noisy` embeddings."""
         repeat()
-        noisy = model(inputs_embeds=embeddings, **batch.context).logits
-        return divergences(self.perturbation_divergence, logits, noisy, batch).sum()
+        outputs = objective.outputs(model, batch, noisy)
+        return objective.divergence(self.perturbation_divergence, clean, outputs, batch).sum()

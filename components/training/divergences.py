@@ -9,10 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.parameters import Divergence
-from components.training.data import Batch
-from components.training.methods import at_least_fp32, task_losses
-
 
 def kl(clean: Tensor, noisy: Tensor) -> Tensor:
     """KL(p, q) of the softmax distributions, where the clean p is a fixed target: only the noisy side learns."""
@@ -45,25 +41,27 @@ def mse(clean: Tensor, noisy: Tensor) -> Tensor:
     return (at_least_fp32(clean) - at_least_fp32(noisy)).square().mean(-1)
 
 
-DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"symmetric_kl": mutual_kl, "kl": kl, "js": js, "mse": mse}
+def mean_kl(clean: Tensor, noisy: Tensor) -> Tensor:
+    """(KL(p, q) + KL(q, p)) / 2, with its whole gradient through both sides: R-Drop's."""
+    return symmetric_kl(clean, noisy) / 2
+
+
+DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "symmetric_kl": mutual_kl,
+    "kl": kl,
+    "js": js,
+    "mse": mse,
+    "mean_kl": mean_kl,
+}
 """As the loss sees them."""
 
-
-def divergences(name: Divergence, clean: Tensor, noisy: Tensor, batch: Batch) -> Tensor:
-    """What `noisy` loses against `clean`, as part of the loss.  `label`: the task's loss of `noisy`, no divergence at all.
-
-    Scores (one output) take `mse` in place of a divergence between distributions.
-    """
-    if name == "label":
-        return task_losses(noisy, batch.labels)
-    return DIVERGENCES["mse" if batch.labels.is_floating_point() else name](clean, noisy)
+ASCENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"symmetric_kl": symmetric_kl}
+"""Those of the same value whose whole gradient goes through the noisy side, where the loss's own does not."""
 
 
-def ascent_divergences(name: Divergence, clean: Tensor, noisy: Tensor, batch: Batch) -> Tensor:
-    """The same values with the clean side fixed and the whole gradient through the noisy side: what the noise climbs."""
-    if name == "symmetric_kl" and not batch.labels.is_floating_point():
-        return symmetric_kl(clean.detach(), noisy)
-    return divergences(name, clean.detach(), noisy, batch)
+def at_least_fp32(values: Tensor) -> Tensor:
+    """bf16 and fp16 to fp32; fp64 stays."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def run_to_end(api: Api, job: Job, kind: JobKind, limits: Limits, logs_dir: Path
         ran = run_once(api, job, kind, limits, logs_dir / f"job-{number}")
         if ran.verdict.outcome != "retry" or not ran.had_started or number > limits.max_restarts:
             break
-        print(f"train: {ran.verdict.cause}; starts again ({number} of {limits.max_restarts})", flush=True)
+        print(f"{job.stage}: {ran.verdict.cause}; starts again ({number} of {limits.max_restarts})", flush=True)
     if ran.verdict.outcome != "succeeded":
         raise error_of(ran.verdict)
 
@@ -59,7 +59,7 @@ def run_once(api: Api, job: Job, kind: JobKind, limits: Limits, logs_dir: Path) 
     body = manifest(job, kind)
     try:
         created = create(api, kind, body)
-        print(f"train: {created['kind']} {job.name} in namespace {api.namespace}", flush=True)
+        print(f"{job.stage}: {created['kind']} {job.name} in namespace {api.namespace}", flush=True)
         return watch_over(api, kind, created, limits, logs_dir)
     except (SystemExit, KeyboardInterrupt):
         there = get(api, kind, job.name)

@@ -18,6 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from components.artifacts.folders import Manifest
+from components.artifacts.provenance import Tracking, pipeline_run_id
 from components.errors import TryAgainError, UserError
 from components.storage.s3 import environment
 
@@ -28,20 +29,19 @@ POLL_SECONDS = 2.0
 
 
 @contextmanager
-def stage_run(
-    stage: str, *, pipeline_run_id: str, experiment: str, tracking_uri: str = "", last: bool = False
-) -> Iterator["StageRun"]:
-    """Open the stage's run; close it, and after the last stage or a failure the parent, when the block ends.
+def stage_run(stage: str, tracking: Tracking, last: bool = False) -> Iterator["StageRun"]:
+    """Open the run of a stage of this pipeline run; close it, and after the last stage or a failure the parent, when the block
+    ends.
 
     Raises:
-        UserError: no MLflow server is named.  TryAgainError: it does not answer.
+        UserError: no MLflow server is named, or no pipeline run.  TryAgainError: the server does not answer.
     """
-    _use(tracking_uri)
-    with reachable(), _open(stage, pipeline_run_id, experiment, last) as run:
+    _use(tracking.tracking_uri)
+    with reachable(), _open(stage, pipeline_run_id(), tracking.experiment, last) as run:
         yield run
 
 
-def end_pipeline_run(pipeline_run_id: str, *, experiment: str, tracking_uri: str = "") -> None:
+def end_pipeline_run(pipeline_run_id: str, tracking: Tracking) -> None:
     """Mark as failed what of a pipeline run is still open, its own run and its stages': what opened it ended without a word.
 
     Runs that Kubeflow's plugin opened are Kubeflow's to end.
@@ -49,10 +49,10 @@ def end_pipeline_run(pipeline_run_id: str, *, experiment: str, tracking_uri: str
     Raises:
         UserError: no MLflow server is named.  TryAgainError: it does not answer.
     """
-    _use(tracking_uri)
+    _use(tracking.tracking_uri)
     with reachable():
         client = mlflow.MlflowClient()
-        known = client.get_experiment_by_name(experiment)
+        known = client.get_experiment_by_name(tracking.experiment)
         for parent in _pipeline_runs(client, pipeline_run_id, known.experiment_id) if known else ():
             stages = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
             for run in (*stages, parent):
@@ -160,6 +160,11 @@ class StageRun:
         tags = [InputTag("mlflow.data.context", context), InputTag("sha256", digest)]
         self.client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
         return dataset
+
+    def log_score(self, metrics: Mapping[str, float]) -> None:
+        """On the pipeline's run, where it has none: a cached evaluation was logged by an earlier pipeline run alone."""
+        if self.parent_id and "score" not in self.client.get_run(self.parent_id).data.metrics:
+            self.log_metrics(metrics)
 
     def log_folder(self, folder: Path, *on_parent: str) -> None:
         """All its files on this run; the files named, on the pipeline's too."""

@@ -3,19 +3,32 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
 
+from components.artifacts.provenance import Tracking
 from components.errors import TryAgainError, UserError
-from components.tracking import PIPELINE_RUN_TAG, stage_run
+from components.tracking.runs import PIPELINE_RUN_TAG, StageRun, stage_run
 
 
 @pytest.fixture(autouse=True)
 def _store(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
+
+
+@contextmanager
+def stage_of(
+    stage: str, pipeline_run_id: str, experiment: str = "adapt", tracking_uri: str = "", last: bool = False
+) -> Iterator[StageRun]:
+    """The stage's run, in a process that is a part of that pipeline run."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PIPELINE_RUN_ID", pipeline_run_id)
+        with stage_run(stage, Tracking(experiment, tracking_uri), last) as run:
+            yield run
 
 
 def runs_of(pipeline_run_id: str) -> dict[str, mlflow.entities.Run]:
@@ -33,10 +46,10 @@ def inputs_of(run: mlflow.entities.Run) -> list[mlflow.entities.DatasetInput]:
 
 def test_stages_are_nested_in_one_run_that_ends_with_the_last(tokenized: Callable[[str], Path]) -> None:
     manifest = json.loads((tokenized("sst2") / "manifest.json").read_text())
-    with stage_run("tokenize", pipeline_run_id="p1", experiment="adapt") as run:
+    with stage_of("tokenize", "p1") as run:
         run.log_manifest(manifest)
     assert runs_of("p1")["p1"].info.status == "RUNNING"
-    with stage_run("register", pipeline_run_id="p1", experiment="adapt", last=True) as run:
+    with stage_of("register", "p1", last=True) as run:
         run.log_metrics({"score": 0.5})
     runs = runs_of("p1")
     assert set(runs) == {"p1", "tokenize", "register"}
@@ -50,7 +63,7 @@ def test_stages_are_nested_in_one_run_that_ends_with_the_last(tokenized: Callabl
 
 def test_metrics_are_logged_with_the_dataset_they_were_measured_on() -> None:
     digest = "0123456789abcdef" * 4
-    with stage_run("evaluate", pipeline_run_id="p7", experiment="adapt") as run:
+    with stage_of("evaluate", "p7") as run:
         dataset = run.log_dataset("sst2", "s3://bucket/dataset", digest, "evaluation")
         run.log_metrics({"score": 0.5}, dataset)
     runs = runs_of("p7")
@@ -66,7 +79,7 @@ def test_a_folder_is_logged_whole_and_what_is_named_on_the_parent_too(tmp_path: 
     (tmp_path / "figures").mkdir()
     for name in ("report.html", "predictions.parquet", "figures/roc.svg"):
         (tmp_path / name).write_text(name)
-    with stage_run("evaluate", pipeline_run_id="p8", experiment="adapt") as run:
+    with stage_of("evaluate", "p8") as run:
         run.log_folder(tmp_path, "report.html")
     client, runs = mlflow.MlflowClient(), runs_of("p8")
     stage, parent = (runs[name].info.run_id for name in ("evaluate", "p8"))
@@ -76,7 +89,7 @@ def test_a_folder_is_logged_whole_and_what_is_named_on_the_parent_too(tmp_path: 
 
 
 def test_a_failed_stage_fails_the_pipeline_run() -> None:
-    with pytest.raises(ZeroDivisionError), stage_run("train", pipeline_run_id="p2", experiment="adapt"):
+    with pytest.raises(ZeroDivisionError), stage_of("train", "p2"):
         print(1 / 0)
     assert {name: run.info.status for name, run in runs_of("p2").items()} == {"p2": "FAILED", "train": "FAILED"}
 
@@ -91,7 +104,7 @@ def test_a_run_that_kubeflow_opened_is_used_and_not_overwritten(
     client.log_param(opened.info.run_id, "task", "as Kubeflow logged it")
     monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment.experiment_id)
-    with stage_run("tokenize", pipeline_run_id="p3", experiment="another") as run:
+    with stage_of("tokenize", "p3", experiment="another") as run:
         run.log_manifest(json.loads((tokenized("sst2") / "manifest.json").read_text()))
         run.log_metrics({"rows": 3.0})
     runs = runs_of("p3")
@@ -106,7 +119,7 @@ def test_a_growing_metrics_file_is_followed_through_its_renaming(tmp_path: Path)
     partial = tmp_path / ".out.1.partial"
     partial.mkdir()
     line = '{"update": %d, "loss": %f}\n'
-    with stage_run("train", pipeline_run_id="p4", experiment="adapt") as run:
+    with stage_of("train", "p4") as run:
         with run.following(tmp_path / "out", "metrics.jsonl"):
             with (partial / "metrics.jsonl").open("w") as file:
                 file.write(line % (1, 0.5) + line % (2, 0.25) + '{"update": 3, "lo')
@@ -125,7 +138,7 @@ def test_a_growing_metrics_file_is_followed_through_its_renaming(tmp_path: Path)
 def test_a_file_that_goes_on_from_a_checkpoint_is_logged_once(tmp_path: Path) -> None:
     """Killed after update 3 and called again, in the same MLflow run: the lines of 1 to 3 come again, and then the next."""
     line = '{"update": %d, "loss": %f}\n'
-    with stage_run("train", pipeline_run_id="p9", experiment="adapt") as run:
+    with stage_of("train", "p9") as run:
         for attempt, last in ((1, 3), (2, 5)):
             with run.following(tmp_path / "out", "metrics.jsonl"):
                 partial = tmp_path / f".out.{attempt}.partial"
@@ -141,11 +154,17 @@ def test_no_server_and_a_server_that_is_away_are_one_line(monkeypatch: pytest.Mo
     previous = mlflow.get_tracking_uri()
     with (
         pytest.raises(TryAgainError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"),
-        stage_run("train", pipeline_run_id="p5", experiment="adapt", tracking_uri="http://127.0.0.1:9"),
+        stage_of("train", "p5", tracking_uri="http://127.0.0.1:9"),
     ):
         pass
     mlflow.set_tracking_uri(previous)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    with pytest.raises(UserError, match="no MLflow server"), stage_run("train", pipeline_run_id="p6", experiment="adapt"):
+    with pytest.raises(UserError, match="no MLflow server"), stage_of("train", "p6"):
+        pass
+
+
+def test_a_stage_that_is_a_part_of_no_pipeline_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_RUN_ID", "")
+    with pytest.raises(UserError, match="PIPELINE_RUN_ID is not set"), stage_run("train", Tracking("adapt", "")):
         pass

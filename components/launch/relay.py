@@ -1,5 +1,5 @@
-"""The metrics of a training that goes on elsewhere: from the node that writes them, through the store, to the step that tells
-MLflow. What cannot be moved is told later, with the model.
+"""The metrics of ranks that run elsewhere: from the node that writes them, through the store, to the step that logs them in
+MLflow. What cannot be moved comes later, with the output.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ SECONDS = 15.0
 
 
 def place(output_uri: str) -> str:
-    """Where they are kept while there is no model yet."""
+    """Where they are kept while there is no output yet."""
     return f"{output_uri}.{TRAINING_LOG}"
 
 
 @contextmanager
-def told(output_dir: Path, output_uri: str) -> Iterator[None]:
+def published(output_dir: Path, output_uri: str) -> Iterator[None]:
     """Within the block, store the whole lines of the metrics that a rank of this node writes for `output_dir`."""
     last = ""
 
-    def tell() -> None:
+    def publish() -> None:
         nonlocal last
         for path in output_dir.parent.glob(f".{output_dir.name}.*.partial/{TRAINING_LOG}"):
             text = path.read_text()
@@ -36,22 +36,22 @@ def told(output_dir: Path, output_uri: str) -> Iterator[None]:
                 transfer.write_text(place(output_uri), text)
                 last = text
 
-    with _repeated(tell):
+    with _repeated(publish):
         yield
 
 
 @contextmanager
-def heard(output_uri: str, output_dir: Path) -> Iterator[None]:
-    """Within the block, have what is stored in a folder where components.tracking looks for that of a rank."""
+def received(output_uri: str, output_dir: Path) -> Iterator[None]:
+    """Within the block, have what is stored in a folder where components.tracking.runs looks for that of a rank."""
     folder = output_dir.with_name(f".{output_dir.name}.job.partial")
     folder.mkdir(parents=True, exist_ok=True)
 
-    def hear() -> None:
+    def receive() -> None:
         if text := transfer.read_text(place(output_uri)):
             (folder / TRAINING_LOG).write_text(text)
 
     try:
-        with _repeated(hear):
+        with _repeated(receive):
             yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)

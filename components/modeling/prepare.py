@@ -1,0 +1,17 @@
+"""The network made ready to train: no work on padding, none on words that a batch has not."""
+
+import torch
+from transformers import PreTrainedModel
+
+from components.modeling.dropout import use_fast_dropout
+from components.modeling.embedding import add_in_place
+from components.modeling.packing import pack
+
+
+def prepare_model(model: PreTrainedModel, device: torch.device) -> None:
+    """Put the model on the device and in training mode, and leave out what costs without changing a result."""
+    model.to(device).train()  # type: ignore[arg-type]
+    pack(model)
+    if device.type == "cpu":
+        add_in_place(model.get_input_embeddings())  # type: ignore[arg-type]
+        use_fast_dropout(model)

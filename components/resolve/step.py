@@ -1,0 +1,25 @@
+"""components.resolve as a step of a pipeline."""
+
+from typing import Any
+
+from components.resolve.stage import STAGES, check, every_run, pinned, texts_of
+from components.tracking.steps import begun
+
+Texts = tuple[str, str, str, str, str]
+
+
+def resolve_step(given: dict[str, Any], image_pull_secrets: list[str]) -> Texts:
+    """Each stage's settings; of a suite, those of its first run, of which the others differ as suite.step.runs_step says.
+
+    Args:
+        given: As the component has them.
+        image_pull_secrets: That the pipeline was compiled with.
+    """
+    with begun():
+        of_one, of_many = ("task", "seed"), ("tasks", "seeds")
+        is_suite = bool(given["tasks"] or given["seeds"])
+        given = {name: value for name, value in given.items() if name not in (of_one if is_suite else of_many)}
+        values = {"image_pull_secrets": image_pull_secrets, **pinned(check(given))}
+        texts = texts_of(every_run(values)[0], of_suite=True) if is_suite else texts_of(values)
+        tokenize, train, evaluate, register, promote = (texts[stage] for stage in STAGES)
+        return tokenize, train, evaluate, register, promote

@@ -1,0 +1,87 @@
+"""The training loop."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from components.errors import TryAgainError
+from components.training.budget import Budget, Progress, Spent
+from components.training.checkpoint import Checkpoints
+from components.training.interrupts import ended_by, lost_ranks
+from components.training.log import MetricsLog
+from components.training.optimizers import schedule, trust_ratios
+from components.training.run import Run
+from components.training.update import Gradients
+
+
+@dataclass(frozen=True)
+class Course:
+    """What was settled before the first update.
+
+    peak: learning rate.  warmup: share of the budget over which it rises.  max_grad_norm: 0 does not clip.  num_updates,
+    num_examples: of the whole run, as far as they are known.
+    """
+
+    budget: Budget
+    peak: float
+    warmup: float
+    max_grad_norm: float
+    global_batch_size: int
+    updates_per_epoch: int
+    num_updates: int
+    num_examples: int
+    seed: int
+
+    def progress(self, spent: Spent) -> Progress:
+        return Progress(spent.updates, self.budget.share(spent), self.seed, self.budget.step(spent))
+
+
+def run_updates(
+    run: Run, course: Course, gradients: Gradients, log: MetricsLog, checkpoints: Checkpoints
+) -> BaseException | None:
+    """Update after update until the budget is spent.
+
+    Returns:
+        What ended it before: a signal's SystemExit or KeyboardInterrupt, or TryAgainError where another rank has left. It comes
+        without the frames that hold DDP.
+    """
+    try:
+        run.tokens = run.tokens or gradients.choose_tokens(course.budget, course.seed, course.global_batch_size)
+        if run.done and gradients.ranks.count > 2:
+            first = course.progress(Spent())
+            gradients.lay_out_buckets(first, run.selection.rows(first, gradients.score))
+        while course.budget.share(run.spent) < 1:
+            progress = course.progress(run.spent)
+            rows = run.selection.rows(progress, gradients.score)
+            rate = course.peak * schedule(progress, course.warmup)
+            work = gradients.compute(progress, rows)
+            scalars = move_weights(run, rate, course.max_grad_norm)
+            run.spent = run.spent.plus(work)
+            epoch = round(run.done / course.updates_per_epoch, 4)
+            with lost_ranks(gradients.signalled):
+                signal = log.end_update(run.done, work, scalars, epoch=epoch, learning_rate=rate)
+            run.optimizer.zero_grad(set_to_none=False)
+            checkpoints.save_if_due(run, log)
+            if signal:
+                raise ended_by(signal)
+    except (SystemExit, KeyboardInterrupt, TryAgainError) as error:
+        return type(error)(*error.args)
+    return None
+
+
+def move_weights(run: Run, learning_rate: float, max_grad_norm: float) -> dict[str, Tensor]:
+    """Clip the gradient and take the optimizer's step. With fp16, one that overflowed is left out.
+
+    Returns:
+        Scalars for the log, on their device: the gradient's norm before it was clipped, and what the optimizer tells.
+    """
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate
+    scaler = run.arithmetic.scaler
+    scaler.unscale_(run.optimizer)
+    norm: torch.Tensor = nn.utils.clip_grad_norm_(run.network.parameters(), max_grad_norm or math.inf)
+    scaler.step(run.optimizer)
+    scaler.update()
+    return {"gradient_norm": norm, **trust_ratios(run.optimizer)}

@@ -1,0 +1,12 @@
+"""Every pipeline, by name."""
+
+from collections.abc import Mapping
+
+from kfp.dsl.graph_component import GraphComponent
+
+from pipelines.adapt import adapt
+from pipelines.doctor import doctor
+from pipelines.in_parts import adapt_in_parts
+from pipelines.suite import suite
+
+PIPELINES: Mapping[str, GraphComponent] = {it.name: it for it in (adapt, adapt_in_parts, suite, doctor)}
