@@ -203,7 +203,8 @@ def pick(kind: type[Made], values: Mapping[str, Any]) -> Made:
     """
     fields = {name: values[name] if name in values else parameters.default(name) for name in _fields(kind)}
     if missing := [name for name, value in fields.items() if value is inspect.Parameter.empty]:
-        raise UserError(f"{', '.join(missing)} is not given, and must be")
+        options = " ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise UserError(f"{', '.join(missing)} is not given: give {options}")
     return kind(**fields)
 
 

@@ -6,6 +6,7 @@ The images' names hold "python", which kfp's local runner looks for. compile.py 
 
 import os
 import re
+import sys
 from pathlib import Path
 
 IMAGE = "localhost:5000/adapt-python-stage:0.1.0"
@@ -24,4 +25,7 @@ def take_mounted_settings(folder: Path = SETTINGS_DIR) -> None:
     """Every file that has the name of an environment variable as that variable, unless there is one already."""
     for path in sorted(folder.glob("*/*")):
         if VARIABLE.fullmatch(path.name) and path.is_file():
-            os.environ.setdefault(path.name, path.read_text().rstrip("\n"))
+            try:
+                os.environ.setdefault(path.name, path.read_text().rstrip("\n"))
+            except ValueError:  # no UTF-8, or a zero byte: nothing that a variable could be
+                print(f"warning: {path} is no text, and no environment variable", file=sys.stderr, flush=True)

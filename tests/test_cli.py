@@ -19,7 +19,7 @@ def refused(module: str, *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "task is not given, and must be"),
+        ([], "task is not given: give --task"),
         (["--task", "sst2", "--source", "sample", "--model", "tiny"], "--output-dir"),
         (["--task", "nope", "--source", "sample", "--model", "tiny"], "unknown task 'nope'"),
         (["--task", "sst2", "--source", "/absent", "--model", "tiny"], "no source '/absent'"),

@@ -164,6 +164,7 @@ def _build(
     from components.training.loop import Course
     from components.training.optimizers import build_optimizer, peak_learning_rate
     from components.training.precision import choose_arithmetic
+    from components.training.randomness import NEW_LAYERS, generator_seed
     from components.training.run import Run
     from components.training.selection import Shuffled, num_examples, updates_per_epoch
 
@@ -190,7 +191,7 @@ def _build(
         seed=training.seed,
     )
 
-    torch.manual_seed(training.seed)  # the new head
+    torch.manual_seed(generator_seed(training.seed, NEW_LAYERS))
     network = load_model(training.model, task, vocabulary_size, training.dropout)
     arithmetic = choose_arithmetic(training.precision, ranks.device)
     if arithmetic.name == "fp64":

@@ -1,4 +1,4 @@
-"""Random numbers as functions of what they are for, and of nothing that differs from rank to rank.
+"""Random numbers as functions of what they are for: whatever is random in a training is seeded here.
 
 SplitMix64's output function (Steele, Lea, Flood, Fast splittable pseudorandom number generators, 2014) as a hash: an example's
 numbers depend neither on its rank nor on its micro-batch, and are made on the device where they are used.
@@ -10,7 +10,7 @@ from torch import Tensor
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # int64 arithmetic wraps around, as the hash wants it
 MIX = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
-CHOICE, NOISE = 1, 2
+CHOICE, NOISE, ORDER, DROPOUT, NEW_LAYERS = 1, 2, 3, 4, 5
 """Purposes: numbers of different purposes have nothing to do with each other."""
 
 
@@ -37,6 +37,25 @@ def key(seed: int, purpose: int, update: int, row: Tensor, position: Tensor | No
     for number in (purpose, seed, update, row):
         hashed = scramble(hashed + number + GOLDEN)
     return hashed if position is None else scramble(hashed + position * GOLDEN)
+
+
+def generator_seed(seed: int, purpose: int, update: int = 0, row: int = 0) -> int:
+    """For one of torch's own generators, of which the CPU's uses 32 bits.
+
+    The order of an epoch (`update` is its number), dropout (`row` is the rank) and new layers were seeded before there was
+    `key`, and keep their numbers: a seed goes on meaning the run that it meant. Every other purpose is a `key`.
+    """
+    if purpose == NEW_LAYERS:
+        return seed
+    if purpose == ORDER:
+        return seed * 1_000_003 + update
+    if purpose == DROPOUT:
+        mixed = 0
+        for number in (seed, update, row):
+            mixed = ((mixed ^ number) * 0x9E3779B1 + 0x7F4A7C15) % 2**32
+            mixed ^= mixed >> 15
+        return mixed
+    return int(key(seed, purpose, update, torch.tensor(row))) % 2**32
 
 
 def uniform(bits: Tensor) -> Tensor:

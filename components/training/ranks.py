@@ -31,12 +31,3 @@ def join_ranks() -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), count, device)
     finally:
         dist.destroy_process_group()
-
-
-def mix(*numbers: int) -> int:
-    """One 32-bit seed from several numbers (torch's CPU generator uses no more bits)."""
-    mixed = 0
-    for number in numbers:
-        mixed = ((mixed ^ number) * 0x9E3779B1 + 0x7F4A7C15) % 2**32
-        mixed ^= mixed >> 15
-    return mixed

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from components.training.budget import Progress
+from components.training.randomness import ORDER, generator_seed
 
 Score = Callable[[Tensor], Tensor]
 """Row numbers to the losses of these examples, (rows,) each: a pass that counts as work."""
@@ -61,4 +62,4 @@ def rows_of_update(update: int, num_rows: int, global_batch_size: int, seed: int
 
 @functools.lru_cache(maxsize=2)
 def _epoch_order(epoch: int, num_rows: int, seed: int) -> Tensor:
-    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(generator_seed(seed, ORDER, epoch)))

@@ -21,7 +21,8 @@ from components.training.memory import choose_tokens, within_memory
 from components.training.method import Loss, Method
 from components.training.objectives import Objective
 from components.training.precision import Arithmetic
-from components.training.ranks import Ranks, mix
+from components.training.randomness import DROPOUT, generator_seed
+from components.training.ranks import Ranks
 from components.training.run import Run
 
 
@@ -64,7 +65,8 @@ class Gradients:
         # DDP averages over the ranks; the loss is the mean over the global batch, however its rows are shared out.
         weight = ranks.count / len(rows) if mine else 0.0
         mine = mine or [rows[:1]]  # a rank without rows still takes part in the all-reduce
-        torch.manual_seed(mix(progress.seed, progress.update, ranks.rank))  # dropout: the same whenever this update is computed
+        # The same dropout whenever this update is computed.
+        torch.manual_seed(generator_seed(progress.seed, DROPOUT, progress.update, ranks.rank))
         batches = map(self._batch, mine)
         with lost_ranks(self.signalled):
             for loss in accumulate_gradients(

@@ -56,6 +56,17 @@ def test_what_is_set_already_stays(mounted: Callable[..., Path], monkeypatch: py
     assert (os.environ["AWS_REGION"], os.environ["HTTPS_PROXY"]) == ("of-the-step", "")
 
 
+def test_what_no_variable_can_hold_is_named_and_stops_nothing(
+    mounted: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = mounted("config", AWS_REGION="eu\0west", HTTPS_PROXY="http://proxy:3128")
+    (folder / "config" / "AWS_SECRET_ACCESS_KEY").write_bytes(b"\xff\xfe")
+    take_mounted_settings(folder)
+    assert os.environ["HTTPS_PROXY"] == "http://proxy:3128"
+    assert not {"AWS_REGION", "AWS_SECRET_ACCESS_KEY"} & set(os.environ)
+    assert capsys.readouterr().err.count("is no text, and no environment variable") == 2
+
+
 def test_what_is_no_variable_is_left_alone(mounted: Callable[..., Path]) -> None:
     folder = mounted("s3", **{"AWS_REGION": "eu-west-1", "ca.crt": "x", "with-dash": "x", "1ST": "x", ".hidden": "x"})
     (folder / "s3" / "FOLDER").mkdir()

@@ -82,7 +82,7 @@ def test_what_cannot_be_run_is_refused_by_the_parameters_name(given: dict[str, A
 
 
 def test_a_task_must_be_given() -> None:
-    with pytest.raises(UserError, match="task is not given, and must be"):
+    with pytest.raises(UserError, match="task is not given: give --task"):
         check({"source": "sample"})
 
 
