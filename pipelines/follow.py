@@ -33,7 +33,7 @@ class Stage:
     name: str
     state: str
     seconds: float | None
-    said: str
+    messages: str
 
     @property
     def took(self) -> str:
@@ -65,7 +65,7 @@ def follow(kubeflow: Kubeflow, run_id: str, spec: dict[str, Any]) -> None:
         raise FailedError("the run was terminated")
     failed = [each for each in stages if each.state == "failed"]
     who = failed[0].name if failed else "the run"
-    said = [each.said for each in failed] + [(run.get("error") or {}).get("message", "")]
+    said = [each.messages for each in failed] + [(run.get("error") or {}).get("message", "")]
     code, why = reason(said)
     if code is None or not why:
         in_logs = reason(_logs(kubeflow.namespace, run_id))
@@ -123,11 +123,11 @@ def stages_of(run: dict[str, Any], names: set[str]) -> list[Stage]:
         count[name] = count.get(name, 0) + 1
         state = (task.get("state") or task.get("status") or "PENDING").removeprefix("RUNTIME_STATE_").lower()
         number = f" {count[name]}" if count[name] > 1 else ""  # of a loop
-        stages.append(Stage(task["task_id"], f"{name}{number}", state, _seconds(task), _said(task)))
+        stages.append(Stage(task["task_id"], f"{name}{number}", state, _seconds(task), _messages(task)))
     return stages
 
 
-def _said(task: dict[str, Any]) -> str:
+def _messages(task: dict[str, Any]) -> str:
     """All that the API says of a failure, wherever it says it."""
     history = [(each.get("error") or {}).get("message") for each in task.get("state_history") or []]
     said = [(task.get("error") or {}).get("message"), (task.get("status_metadata") or {}).get("message"), *history]

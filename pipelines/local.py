@@ -28,10 +28,10 @@ from pipelines import command, table
 from pipelines.command import arguments_of, command_line, parsed
 from pipelines.console import Terminal, stages_only
 
-PIPELINES = {name: pipeline for name, pipeline in table.PIPELINES.items() if name != "doctor"}
+LOCAL = {name: pipeline for name, pipeline in table.PIPELINES.items() if name != "doctor"}
 LOG = "run.log"
 
-app = command_line("python -m pipelines.local", __doc__, PIPELINES)
+app = command_line("python -m pipelines.local", __doc__, LOCAL)
 
 
 @app.meta.default
@@ -62,18 +62,19 @@ def run(name: str, given: dict[str, Any], runs_dir: Path) -> None:
     Raises:
         UserError: a parameter that is none; there is no folder then.  StageError: as the stage that failed raised it.
     """
-    arguments, iterations = arguments_of(PIPELINES[name], given), _iterations(name, given)
+    arguments, iterations = arguments_of(LOCAL[name], given), _iterations(name, given)
     folder = runs_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     tracking_uri = _tracking_uri(given.get("tracking_uri", ""), runs_dir)
     os.environ |= {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ["PIPELINE_RUN_ID"] = folder.name
+    os.environ["TORCHELASTIC_ERROR_FILE"] = str(folder / errors.RECORD)  # of a step without an output beside which it could be
     os.environ.pop("MLFLOW_RUN_ID", None)  # not a run that Kubeflow opened for one of our tasks
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
-    one_at_a_time(PIPELINES[name])
+    one_at_a_time(LOCAL[name])
     try:
         with stages_only(folder / LOG, iterations) as terminal:
             _heed_signals(terminal)
-            task = PIPELINES[name](**arguments)
+            task = LOCAL[name](**arguments)
     except RuntimeError:  # kfp says only which task failed; the task itself has left a record
         records = sorted(folder.rglob(errors.RECORD))
         if not records:

@@ -54,8 +54,8 @@ def evaluate(
     splits, if any, without labels), errors.json (the surest wrong answers with their texts), report.html, summary.md,
     figures/*.svg, examples.json and manifest.json.
     """
-    told = cli.made(Evaluating, settings, given, Tracking)
-    artifact = plan(model_dir, data_dir, output_dir, told)
+    evaluating = cli.made(Evaluating, settings, given, Tracking)
+    artifact = plan(model_dir, data_dir, output_dir, evaluating)
     if manifest := artifact.cached():
         return manifest
     task = Task.read(data_dir)
@@ -91,7 +91,7 @@ def evaluate(
         results: dict[str, Any] = {"task": task.name, "labels": task.label_names}
         recipe = json.loads((model_dir / TRAINING).read_text())["recipe"]
         results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": recipe}
-        measured = measure_splits(model, tokenizer, task, data_dir, splits, told.robustness_rows)
+        measured = measure_splits(model, tokenizer, task, data_dir, splits, evaluating.robustness_rows)
         results |= {**measured.results, "baselines": baselines(task, data_dir, splits[0])}
         predicted, errors = measured.predicted, measured.errors
         pq.write_table(predicted, folder / PREDICTIONS, compression="zstd")
@@ -110,12 +110,12 @@ def evaluate(
     return artifact.manifest()
 
 
-def plan(model_dir: Path, data_dir: Path, output_dir: Path, told: Evaluating) -> Artifact:
+def plan(model_dir: Path, data_dir: Path, output_dir: Path, evaluating: Evaluating) -> Artifact:
     """What `evaluate` will write with these arguments; nothing slow is imported to say so."""
     model, data = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
     inputs = {"model": model["digest"], "data": data["digest"]}
     origins = {"model": origin(model_dir, model), "data": origin(data_dir, data)}
-    return Artifact(output_dir, "evaluate", vars(told), inputs, origins)
+    return Artifact(output_dir, "evaluate", vars(evaluating), inputs, origins)
 
 
 def flat(results: dict[str, Any]) -> dict[str, float]:

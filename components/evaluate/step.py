@@ -22,17 +22,17 @@ def evaluate_step(
 ) -> float:
     folder, data_dir = Path(evaluation.path), Path(dataset.path)
     with begun(evaluation.path):
-        told, tracking = cli.parts(settings, Evaluating, Tracking)
+        evaluating, tracking = cli.parts(settings, Evaluating, Tracking)
 
         def make(run: "StageRun", _: object) -> Manifest:
-            manifest = evaluate(model_dir=Path(trained.path), data_dir=data_dir, output_dir=folder, **vars(told))
+            manifest = evaluate(model_dir=Path(trained.path), data_dir=data_dir, output_dir=folder, **vars(evaluating))
             results = json.loads((folder / METRICS).read_text())
             data = run.log_dataset(results["task"], dataset.uri, manifest["inputs"]["data"], "evaluation")
             run.log_metrics(flat(results), data)
             run.log_folder(folder, REPORT, SUMMARY)
             return manifest
 
-        recorded(plan(Path(trained.path), data_dir, folder, told), tracking, evaluation, make)
+        recorded(plan(Path(trained.path), data_dir, folder, evaluating), tracking, evaluation, make)
         results = json.loads((folder / METRICS).read_text())
         for name, value in flat(results).items():
             metrics.log_metric(name, value)

@@ -128,7 +128,7 @@ class Api:
             try:
                 return json.loads(response.data or b"{}")
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise AwayError(_said(error)) from None
+                raise AwayError(_reason(error)) from None
             except ValueError:
                 raise AwayError(f"{method} {path} was answered with something that is no JSON") from None
 
@@ -145,7 +145,7 @@ class Api:
                     *whole, rest = (rest + part).split(b"\n")
                     yield from whole
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise AwayError(_said(error)) from None
+                raise AwayError(_reason(error)) from None
             if rest:
                 yield rest
 
@@ -173,7 +173,7 @@ class Api:
                 return response
             text = response.data.decode(errors="replace")
         except (urllib3.exceptions.HTTPError, OSError, ssl.SSLError) as error:
-            raise AwayError(_said(error)) from None
+            raise AwayError(_reason(error)) from None
         reason, message = _status(text)
         if response.status in TRANSIENT:
             raise AwayError(f"{response.status} {message}", response.status, _seconds(response.headers.get("Retry-After")))
@@ -225,5 +225,5 @@ def _seconds(text: str | None) -> float:
         return 0.0
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]

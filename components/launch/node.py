@@ -26,7 +26,7 @@ from components.image import take_mounted_settings
 from components.launch import relay
 from components.launch.checkpoints import synced
 from components.launch.torchrun import threads_each
-from components.storage import transfer
+from components.storage import s3, transfer
 
 TERMINATION_LOG = Path("/dev/termination-log")
 """What a container writes there, Kubernetes shows as the reason why it ended."""
@@ -52,7 +52,7 @@ def node(
     """
     with _termination_message(), _scratch(scratch_dir) as folder:
         take_mounted_settings()
-        os.environ |= transfer.environment()
+        os.environ |= s3.environment()
         for name in OF_THE_POD:
             os.environ.pop(name, None)
         output, checkpoints = folder / "output", folder / "checkpoints"

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.artifacts.provenance import is_remote
 from components.errors import FailedError, StageError, UserError
 from components.image import TRAIN_IMAGE
 from components.launch import relay
@@ -50,7 +51,7 @@ def run_job(stage: str, settings: str, placement: Placement, kind: JobKind, plac
             run_to_end(api, job, kind, limits, logs)
     except BaseException as error:
         with contextlib.suppress(StageError):
-            if transfer.is_remote(logs_uri):  # Kubeflow does not keep the outputs of a step that failed
+            if is_remote(logs_uri):  # Kubeflow does not keep the outputs of a step that failed
                 transfer.store(logs, logs_uri)
             if isinstance(error, UserError | FailedError):
                 transfer.write_text(end, json.dumps({"exit_code": error.exit_code, "message": str(error)}))
@@ -74,7 +75,7 @@ def exchange(placement: Placement, places: Places, name: str) -> tuple[dict[str,
         return inputs, f"{folder}/{name}/output"
     inputs, output = {each: uri for each, (_, uri) in places.inputs.items()}, places.output[1]
     for uri in (*inputs.values(), output):
-        if not transfer.is_remote(uri):
+        if not is_remote(uri):
             raise UserError(
                 f"the training job's pods cannot reach {uri}: use an object store as pipeline root, or give job_storage"
             )

@@ -60,11 +60,11 @@ def verify(model_uri: str, *, as_json: AsJson = False) -> None:
         for finding in findings:
             print(f"{finding.state:12} {finding.item}{f'  ({finding.detail})' if finding.detail else ''}")
     states = Counter(finding.state for finding in findings)
-    told = ", ".join(f"{number} {state}" for state, number in states.items())
+    counted = ", ".join(f"{number} {state}" for state, number in states.items())
     if states["changed"] or states["gone"]:
-        raise UserError(f"{model_uri}: {told}; the lines above name them")
+        raise UserError(f"{model_uri}: {counted}; the lines above name them")
     if not as_json:
-        print(f"\n{model_uri}: {told}")
+        print(f"\n{model_uri}: {counted}")
 
 
 @app.command

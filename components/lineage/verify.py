@@ -23,7 +23,7 @@ TAGS = {"evaluation": "digest.evaluation", "model": "digest.model", "data": "dig
 
 
 @dataclass(frozen=True)
-class Finding:
+class Checked:
     """One thing that was looked at.  detail: what differs, or why it could not be looked at."""
 
     item: str
@@ -31,7 +31,7 @@ class Finding:
     detail: str = ""
 
 
-def verify_tree(version: ModelVersion, tree: Node) -> Iterator[Finding]:
+def verify_tree(version: ModelVersion, tree: Node) -> Iterator[Checked]:
     """Every file of every node, where it lay and as MLflow stores it, and that the nodes name each other by their digests."""
     yield from _chain(version, tree)
     nodes = {node.kind: node for node in tree.walk()}
@@ -44,45 +44,45 @@ def verify_tree(version: ModelVersion, tree: Node) -> Iterator[Finding]:
             yield from _in_place(node)
 
 
-def _chain(version: ModelVersion, tree: Node) -> Iterator[Finding]:
+def _chain(version: ModelVersion, tree: Node) -> Iterator[Checked]:
     """The manifests, against themselves, against each other and against the version's tags."""
     for node in tree.walk():
         if not node.manifest:
             continue
         item = f"{node.kind}: manifest"
-        told = {child.digest for child in node.children}
+        known = {child.digest for child in node.children}
         expected = set(node.manifest["inputs"].values())
         if combined_digest(node.files) != node.digest:
-            yield Finding(item, "changed", "its digest is not that of its files")
+            yield Checked(item, "changed", "its digest is not that of its files")
         elif version.tags.get(TAGS[node.kind]) != node.digest:
-            yield Finding(item, "changed", f"the version's tag {TAGS[node.kind]} names another digest")
-        elif told != expected:
-            yield Finding(item, "changed", "the manifests of its inputs are not those that it was made of")
+            yield Checked(item, "changed", f"the version's tag {TAGS[node.kind]} names another digest")
+        elif known != expected:
+            yield Checked(item, "changed", "the manifests of its inputs are not those that it was made of")
         else:
-            yield Finding(item, "same")
+            yield Checked(item, "same")
     for node in tree.walk():
         if not node.manifest and node.files and combined_digest(node.files) != node.digest:
-            yield Finding(f"{node.kind}: list of files", "changed", "their digests do not make the digest that was recorded")
+            yield Checked(f"{node.kind}: list of files", "changed", "their digests do not make the digest that was recorded")
 
 
-def _stored(node: Node, uri: str, folder: Path) -> Iterator[Finding]:
+def _stored(node: Node, uri: str, folder: Path) -> Iterator[Checked]:
     """What MLflow holds of it."""
     folder.mkdir()
     try:
         fetched = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
-        yield Finding(f"{node.kind}: {uri}", "gone", " ".join(str(error).split())[:160])
+        yield Checked(f"{node.kind}: {uri}", "gone", " ".join(str(error).split())[:160])
         return
     if node.kind == "model":  # among the files that MLflow adds
         places = sorted(fetched.glob(f"artifacts/*/{FILE}"))
         if not places:
-            yield Finding(f"model: {uri}", "gone", f"no artifacts/*/{FILE}")
+            yield Checked(f"model: {uri}", "gone", f"no artifacts/*/{FILE}")
             return
         fetched = places[0].parent
     yield from _files(node.kind, uri, fetched, node.files)
 
 
-def _in_place(node: Node) -> Iterator[Finding]:
+def _in_place(node: Node) -> Iterator[Checked]:
     """Where it lay when it was used."""
     item, place = f"{node.kind}: {node.uri}", Path(node.uri)
     if is_remote(node.uri):
@@ -90,10 +90,10 @@ def _in_place(node: Node) -> Iterator[Finding]:
         return
     if not place.is_absolute():
         made = node.uri in ("sample", "tiny")
-        yield Finding(item, "same" if made else "out of reach", "made by the code" if made else "not on this file system")
+        yield Checked(item, "same" if made else "out of reach", "made by the code" if made else "not on this file system")
         return
     if not place.exists():
-        yield Finding(item, "gone")
+        yield Checked(item, "gone")
         return
     folder = place if place.is_dir() else place.parent
     yield from _files(node.kind, node.uri if place.is_dir() else str(folder), folder, node.files)
@@ -101,17 +101,17 @@ def _in_place(node: Node) -> Iterator[Finding]:
         yield _same_manifest(f"{item}/{FILE}", (folder / FILE).read_text(), node)
 
 
-def _in_store(node: Node) -> Iterator[Finding]:
+def _in_store(node: Node) -> Iterator[Checked]:
     """As `_in_place`, in an S3 store: read to the last byte, and kept nowhere."""
     item = f"{node.kind}: {node.uri}"
     try:
         found = transfer.digests(node.uri, node.files)
         manifest = transfer.read_text(f"{node.uri}/{FILE}") if node.manifest else None
     except StageError as error:
-        yield Finding(item, "out of reach", str(error))
+        yield Checked(item, "out of reach", str(error))
         return
     if not found:
-        yield Finding(item, "gone")
+        yield Checked(item, "gone")
         return
     folder, _, name = node.uri.rpartition("/")
     yield from _compared(node.kind, folder if set(node.files) == {name} else node.uri, node.files, found.get)
@@ -119,25 +119,25 @@ def _in_store(node: Node) -> Iterator[Finding]:
         yield _same_manifest(f"{item}/{FILE}", manifest, node)
 
 
-def _files(kind: str, uri: str, folder: Path, files: Mapping[str, str]) -> Iterator[Finding]:
+def _files(kind: str, uri: str, folder: Path, files: Mapping[str, str]) -> Iterator[Checked]:
     """Read every byte of every file."""
     return _compared(kind, uri, files, lambda path: file_digest(folder / path) if (folder / path).is_file() else None)
 
 
-def _compared(kind: str, uri: str, files: Mapping[str, str], digest_of: Callable[[str], str | None]) -> Iterator[Finding]:
+def _compared(kind: str, uri: str, files: Mapping[str, str], digest_of: Callable[[str], str | None]) -> Iterator[Checked]:
     for path, digest in tqdm(files.items(), desc=f"verify {kind}", unit=" files", disable=None, leave=False):
         item, found = f"{kind}: {uri}/{path}", digest_of(path)
         if found is None:
-            yield Finding(item, "gone")
+            yield Checked(item, "gone")
         elif found != digest:
-            yield Finding(item, "changed", f"sha256 {found[:12]}, was {digest[:12]}")
+            yield Checked(item, "changed", f"sha256 {found[:12]}, was {digest[:12]}")
         else:
-            yield Finding(item, "same")
+            yield Checked(item, "same")
 
 
-def _same_manifest(item: str, text: str, node: Node) -> Finding:
+def _same_manifest(item: str, text: str, node: Node) -> Checked:
     try:
         same = json.loads(text) == node.manifest
     except ValueError:
         same = False
-    return Finding(item, "same" if same else "changed", "" if same else "not the manifest that lineage holds")
+    return Checked(item, "same" if same else "changed", "" if same else "not the manifest that lineage holds")

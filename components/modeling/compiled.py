@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from components.errors import UserError
-from components.modeling.packing import FAMILIES, is_packed
+from components.modeling.abilities import PACKABLE
+from components.modeling.packing import is_packed
 
 
 def compile_layers(model: PreTrainedModel) -> None:
@@ -21,7 +22,7 @@ def compile_layers(model: PreTrainedModel) -> None:
         UserError: its family cannot be packed.
     """
     if not is_packed(model):
-        raise UserError(f"compile: {model.config.model_type} is not one of {', '.join(FAMILIES)}: leave it out")
+        raise UserError(f"compile: {model.config.model_type} is not one of {', '.join(PACKABLE)}: leave it out")
     torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]  # the backward pass of noise comes first
     layers: Any = model.base_model.encoder.layer  # type: ignore[union-attr]
     parts: list[nn.Module] = [part for layer in layers for part in (layer.intermediate, layer.output)]

@@ -16,12 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from components.modeling.abilities import can_pack
 from components.modeling.dropout import drop
 
 ATTENTION = "packed"
-FAMILIES = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
-"""config.model_type of the models with an encoder of BERT's build and a head that reads the first token."""
-
 SHORTER, WORTH_A_RUN = 0.6, 2000
 """A run of shorter examples begins where they have so few of the tokens before, and so many places of scores are spared."""
 
@@ -145,7 +143,7 @@ def pack(model: PreTrainedModel) -> None:
 
     From then on it needs `packing=` beside the attention mask, as `Batch.context` gives it.
     """
-    if model.config.model_type not in FAMILIES:
+    if not can_pack(model):
         return
     AttentionInterface.register(ATTENTION, _attention)
     model.set_attn_implementation(ATTENTION)

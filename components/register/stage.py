@@ -48,12 +48,12 @@ def register(*, model_dir: Path, evaluation_dir: Path, settings: str = parameter
     Uses the active MLflow run, else opens one. Returns name, version, alias, model_uri, run_id, decision and card.
     """
     values = cli.given(settings, given, Registering, Criteria, optional=cli.names_of(Tracking))
-    told, criteria = cli.pick(Registering, values), cli.pick(Criteria, values)
+    registering, criteria = cli.pick(Registering, values), cli.pick(Criteria, values)
     model, evaluation = read_manifest(model_dir, "train"), read_manifest(evaluation_dir, "evaluate")
     if evaluation["inputs"]["model"] != model["digest"]:
         raise UserError(f"{evaluation_dir} is the evaluation of another model than {model_dir}: evaluate it first")
     task = Task.read(model_dir)
-    name, alias = told.name or f"glue-{task.name}", told.alias
+    name, alias = registering.name or f"glue-{task.name}", registering.alias
 
     # Seconds to import: `--help` and the checks above need not wait.
     import mlflow
@@ -73,7 +73,7 @@ def register(*, model_dir: Path, evaluation_dir: Path, settings: str = parameter
             version = log_version(run.info.run_id, name, task, model_dir, evaluation_dir, tags)
         client.set_registered_model_alias(name, alias, version)
         print(f"{'already there' if known else 'registered'}: {name} version {version} as models:/{name}@{alias}", flush=True)
-        decision = (crown if told.auto_promote else judge)(client, name, version, criteria)
+        decision = (crown if registering.auto_promote else judge)(client, name, version, criteria)
         card = write_card(name, version, decision, results, evaluation, examples["rows"])
         if decision.champion != version:  # else what was said when it became champion stands
             record(client, name, version, decision)

@@ -17,17 +17,17 @@ def register_step(settings: str, trained: Any, evaluation: Any, card: Any, model
     """model_uri, gate: files to write."""
     folder = Path(evaluation.path)
     with begun(model_uri):
-        told, criteria, tracking = cli.parts(settings, Registering, Criteria, Tracking)
+        registering, criteria, tracking = cli.parts(settings, Registering, Criteria, Tracking)
         from components.tracking.runs import stage_run
 
         with stage_run("register", tracking, last=True) as run:
             # Promotion is a step of its own, in the branch that the pipeline's graph shows.
-            values = {**vars(told), **vars(criteria), "auto_promote": False}
+            values = {**vars(registering), **vars(criteria), "auto_promote": False}
             registered = register(model_dir=Path(trained.path), evaluation_dir=folder, **values)
             run.log_score(flat(json.loads((folder / METRICS).read_text())))
             Path(card.path).write_text(registered["card"])
             Path(model_uri).write_text(registered["model_uri"])
             Path(gate).write_text(str(registered["decision"]))
-            said = {"model_uri": registered["model_uri"], "gate": str(registered["decision"])}
-            card.metadata.update(said, mlflow_run_id=run.run_id)
-            return next_step(registered, told.auto_promote)
+            outcome = {"model_uri": registered["model_uri"], "gate": str(registered["decision"])}
+            card.metadata.update(outcome, mlflow_run_id=run.run_id)
+            return next_step(registered, registering.auto_promote)

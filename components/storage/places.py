@@ -129,8 +129,8 @@ class S3Folder:
     def get(self, file: str, path: Path, progress: Progress) -> None:
         from boto3.s3.transfer import ProgressCallbackInvoker
 
-        told = [ProgressCallbackInvoker(progress)]
-        self._transfers.download(self.bucket, self._key(file), str(path), subscribers=told).result()
+        subscribers = [ProgressCallbackInvoker(progress)]
+        self._transfers.download(self.bucket, self._key(file), str(path), subscribers=subscribers).result()
 
     def put(self, path: Path, file: str, sha256: str, progress: Progress) -> None:
         from boto3.s3.transfer import ProgressCallbackInvoker
@@ -138,8 +138,8 @@ class S3Folder:
         if path.stat().st_size >= PIECE:
             self._forget_pieces(file)
         recorded = {"Metadata": {RECORDED: sha256}}
-        told = [ProgressCallbackInvoker(progress)]
-        self._transfers.upload(str(path), self.bucket, self._key(file), extra_args=recorded, subscribers=told).result()
+        subscribers = [ProgressCallbackInvoker(progress)]
+        self._transfers.upload(str(path), self.bucket, self._key(file), extra_args=recorded, subscribers=subscribers).result()
 
     def holds(self, file: str, size: int, sha256: str) -> bool:
         head = self._head(file) or {}

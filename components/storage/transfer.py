@@ -1,8 +1,7 @@
 """Folders and files between here and a store: s3:// (or minio://, the same store), file:// and plain paths.
 
 What is fetched appears whole or not at all. What is stored gets its manifest.json last, so that whoever finds a manifest finds
-what it tells of. Every byte is checked by a digest, of what is stored by the store itself; and both go on where an earlier try
-was cut off.
+what it tells of. Every byte is checked by a digest, and both go on where an earlier try was cut off.
 """
 
 import fcntl
@@ -23,12 +22,10 @@ from urllib.parse import unquote, urlsplit
 from tqdm import tqdm
 
 from components.artifacts.folders import FILE, combined_digest, file_digest
-from components.artifacts.provenance import is_remote as is_remote
-from components.artifacts.provenance import uri_of as uri_of
+from components.artifacts.provenance import is_remote, uri_of
 from components.errors import TryAgainError, UserError
 from components.storage.places import UNFINISHED, Folder, Place, Progress, S3Folder, Stored
 from components.storage.s3 import AT_ONCE, answered
-from components.storage.s3 import environment as environment
 
 
 @functools.lru_cache(maxsize=64)
@@ -115,12 +112,12 @@ def store(path: Path, uri: str) -> None:
     if not files:
         raise UserError(f"there is nothing at {path} to store")
     text = files[FILE].read_bytes() if FILE in files else None
-    told = _manifest_digests(text)
-    if told is not None:
+    listed = _manifest_digests(text)
+    if listed is not None:
         del files[FILE]
     with _place(uri) as place, ThreadPoolExecutor(AT_ONCE) as pool:
         sha256 = dict(zip(files, pool.map(file_digest, files.values()), strict=True))
-        if told is not None and (damaged := sorted({*told.items()} ^ {*sha256.items()})):
+        if listed is not None and (damaged := sorted({*listed.items()} ^ {*sha256.items()})):
             raise UserError(f"{path / damaged[0][0]} is not what {path / FILE} says: make it again")
         found = place.files()
         old = place.read(FILE) if FILE in found else None
@@ -145,7 +142,7 @@ def store(path: Path, uri: str) -> None:
                 raise UserError(f"{place.name(name)} is not what was stored there: does something else write it?")
 
         _transfer(put, sizes, place, f"store {uri}")
-        if text is not None and told is not None and (sizes or stale or old != text):
+        if text is not None and listed is not None and (sizes or stale or old != text):
             place.write(FILE, text)
     _report(f"stored {uri}", sizes, len(files), started)
 
@@ -250,13 +247,13 @@ def _manifest_digests(text: bytes | None) -> dict[str, str] | None:
 
 def _wanted(place: Place, found: Mapping[str, Stored], text: bytes | None) -> dict[str, str]:
     """File -> sha256 that it must have; '' where nobody has recorded one."""
-    told = _manifest_digests(text)
-    if told is None or text is None:
+    listed = _manifest_digests(text)
+    if listed is None or text is None:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return dict(zip(found, pool.map(place.recorded, found), strict=True))
-    if absent := sorted(set(told) - set(found)):
+    if absent := sorted(set(listed) - set(found)):
         raise UserError(f"{place.name(absent[0])} is missing: {place.name(FILE)} tells of it; make it again")
-    return {**told, FILE: hashlib.sha256(text).hexdigest()}
+    return {**listed, FILE: hashlib.sha256(text).hexdigest()}
 
 
 def _is(path: Path, stored: Stored, digest: str) -> bool:

@@ -1,4 +1,4 @@
-"""What tokenizing is told."""
+"""The settings of tokenizing."""
 
 from dataclasses import dataclass
 

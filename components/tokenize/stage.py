@@ -59,20 +59,20 @@ def tokenize(
     (lengths, labels, what was cut), examples.json and manifest.json. With num_parts, writes one part of that, for
     components.tokenize.merge.
     """
-    told = cli.made(Tokenizing, settings, given, Tracking)
-    artifact, found = plan(told, output_dir, part, num_parts, source_files)
+    tokenizing = cli.made(Tokenizing, settings, given, Tracking)
+    artifact, found = plan(tokenizing, output_dir, part, num_parts, source_files)
     if manifest := artifact.cached():
         return manifest
-    tokenizer, max_length = load_tokenizer(told.model), told.max_length
+    tokenizer, max_length = load_tokenizer(tokenizing.model), tokenizing.max_length
     if max_length > tokenizer.model_max_length:
-        raise UserError(f"max_length is {max_length}, but {told.model} takes at most {tokenizer.model_max_length} tokens")
+        raise UserError(f"max_length is {max_length}, but {tokenizing.model} takes at most {tokenizer.model_max_length} tokens")
     backend: Tokenizer = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
     backend.no_padding()
     backend.enable_truncation(max_length)
     with artifact.building() as folder:
         counts: dict[str, dict[int, Counts]] = {}
         for split, stretches in found.splits.items():
-            shards = share(stretches(), told.shard_rows, part, num_parts or 1)
+            shards = share(stretches(), tokenizing.shard_rows, part, num_parts or 1)
             counts[split] = dict(_write_shards(folder, split, shards, tokenizer, found.task, max_length))
         splits = counts if num_parts else name_and_add(folder, found.task, counts)
         statistics = {"source_files": found.inputs, "splits": splits, "skipped_rows": found.num_skipped}
@@ -90,29 +90,29 @@ def tokenize(
 
 
 def plan(
-    told: Tokenizing, output_dir: Path, part: int = 0, num_parts: int = 0, source_files: Path | None = None
+    tokenizing: Tokenizing, output_dir: Path, part: int = 0, num_parts: int = 0, source_files: Path | None = None
 ) -> tuple[Artifact, Source]:
     """What `tokenize` will write with these arguments, and where it reads; nothing slow is imported to say so."""
     if num_parts < 0 or not 0 <= part < (num_parts or 1):
         raise UserError(f"part {part} of {num_parts}: parts are counted from 0")
-    if num_parts and told.shard_rows % BLOCK_ROWS:
-        raise UserError(f"shard_rows is {told.shard_rows}: to tokenize in parts give a multiple of {BLOCK_ROWS}")
-    check_state(told.source, told.source_state)
-    check_state(told.model, told.model_state)
-    decisive = {name: value for name, value in vars(told).items() if name not in OF_THE_STORE}
-    if told.source != "sample":
+    if num_parts and tokenizing.shard_rows % BLOCK_ROWS:
+        raise UserError(f"shard_rows is {tokenizing.shard_rows}: to tokenize in parts give a multiple of {BLOCK_ROWS}")
+    check_state(tokenizing.source, tokenizing.source_state)
+    check_state(tokenizing.model, tokenizing.model_state)
+    decisive = {name: value for name, value in vars(tokenizing).items() if name not in OF_THE_STORE}
+    if tokenizing.source != "sample":
         del decisive["num_sample_rows"], decisive["seed"]
     if num_parts:
         decisive |= {"part": part, "num_parts": num_parts}
-    found = read_source(told.task, **{name: getattr(told, name) for name in OF_THE_SOURCE})
+    found = read_source(tokenizing.task, **{name: getattr(tokenizing, name) for name in OF_THE_SOURCE})
     if source_files:
         found.inputs = _known(found, source_files)
-    files = tokenizer_files(told.model)
-    inputs = {"source": combined_digest(found.inputs), "tokenizer": files_digest(told.model, files)}
-    path = local(told.source)
+    files = tokenizer_files(tokenizing.model)
+    inputs = {"source": combined_digest(found.inputs), "tokenizer": files_digest(tokenizing.model, files)}
+    path = local(tokenizing.source)
     origins = {
-        "source": {"uri": uri_of(path) if path.exists() else told.source, "files": found.inputs},
-        "tokenizer": model_origin(told.model, files),
+        "source": {"uri": uri_of(path) if path.exists() else tokenizing.source, "files": found.inputs},
+        "tokenizer": model_origin(tokenizing.model, files),
     }
     return Artifact(output_dir, PART if num_parts else "tokenize", decisive, inputs, origins), found
 

@@ -18,10 +18,10 @@ from components.tracking.steps import begun, recorded
 def tokenize_step(settings: str, dataset: Any, of_run: Mapping[str, Any]) -> None:
     with begun(dataset.path):
         settings = cli.with_changes(settings, of_run)
-        told, tracking = cli.parts(settings, Tokenizing, Tracking)
-        artifact, _ = plan(told, Path(dataset.path))
+        tokenizing, tracking = cli.parts(settings, Tokenizing, Tracking)
+        artifact, _ = plan(tokenizing, Path(dataset.path))
         recorded(artifact, tracking, dataset, lambda *_: tokenize(output_dir=artifact.path, settings=settings))
-        dataset.metadata["task"] = told.task
+        dataset.metadata["task"] = tokenizing.task
 
 
 def plan_step(settings: str, num_parts: int, source_files: Any) -> list[int]:
@@ -29,8 +29,8 @@ def plan_step(settings: str, num_parts: int, source_files: Any) -> list[int]:
     with begun(source_files.path):
         if num_parts < 1:
             raise UserError(f"num_parts is {num_parts}: give 1 or more")
-        told, _ = cli.parts(settings, Tokenizing, Tracking)
-        _, found = plan(told, Path(), 0, num_parts)
+        tokenizing, _ = cli.parts(settings, Tokenizing, Tracking)
+        _, found = plan(tokenizing, Path(), 0, num_parts)
         Path(source_files.path).write_text(json.dumps(found.inputs))
         return list(range(num_parts))
 

@@ -1,4 +1,4 @@
-"""What a training is told, and what of it takes effect once the number of training rows is known."""
+"""The settings of a training, and what of them takes effect once the number of training rows is known."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -109,8 +109,8 @@ def train(
                 task.write(folder)
                 took_effect = {**settled.values, "num_updates": course.num_updates, "peak_learning_rate": course.peak}
                 took_effect |= {"warmup": course.warmup, "precision": run.arithmetic.name, "num_ranks": ranks.count}
-                said = {"recipe": str(settled), "asked": dict(asked), "took_effect": took_effect}
-                (folder / TRAINING).write_text(json.dumps(said, indent=1) + "\n")
+                record = {"recipe": str(settled), "asked": dict(asked), "took_effect": took_effect}
+                (folder / TRAINING).write_text(json.dumps(record, indent=1) + "\n")
         return artifact.manifest() if ranks.rank == 0 else {}
 
 

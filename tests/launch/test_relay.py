@@ -12,7 +12,7 @@ from servers import BUCKET, s3_server
 from components.artifacts.names import TRAINING_LOG
 from components.artifacts.provenance import Tracking
 from components.launch import relay
-from components.storage import transfer
+from components.storage import s3
 from components.tracking.runs import stage_run
 
 OUTPUT = f"s3://{BUCKET}/live/trained"
@@ -63,7 +63,7 @@ def test_what_a_node_writes_is_in_mlflow_while_the_job_goes_on(store: None, tmp_
 def test_a_store_that_is_away_stops_nothing(store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (ranks := tmp_path / ".model.17.partial").mkdir()
     (ranks / TRAINING_LOG).write_text('{"update": 1, "loss": 0.5}\n')
-    endpoint = transfer.environment()["AWS_ENDPOINT_URL_S3"]
+    endpoint = s3.environment()["AWS_ENDPOINT_URL_S3"]
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with relay.published(tmp_path / "model", OUTPUT), relay.received(OUTPUT, tmp_path / "trained"):

@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from components.modeling import packing
-from components.modeling.packing import FAMILIES, is_packed, pack, run_sizes
+from components.modeling.abilities import PACKABLE
+from components.modeling.packing import is_packed, pack, run_sizes
 from components.training.data import Batch
 
 SIZES = {"vocab_size": 50, "hidden_size": 16, "embedding_size": 16, "intermediate_size": 24}
@@ -42,7 +43,7 @@ def gradients(network: Any, data: Batch, noise: Tensor) -> tuple[Tensor, dict[st
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PACKABLE)
 def test_logits_and_gradients_are_those_of_the_padded_model(family: str, lengths: list[int]) -> None:
     padded, packed = model(family), model(family)
     pack(packed)

@@ -105,11 +105,20 @@ def test_a_users_mistake_ends_with_its_line_and_code_2_before_anything_runs(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_mistake_that_a_stage_finds_ends_with_its_line_and_code_2(tmp_path: Path) -> None:
-    """max_length is more than the model takes: only who has the model knows."""
-    done = run_module("pipelines.local", *SMALL, "--task", "sst2", "--max-length", 1000, "--runs-dir", tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-length", 1000], "error: max_length is 1000, but tiny takes at most 512 tokens"),  # tokenize
+        (["--model", "owner/absent"], "error: cannot load model 'owner/absent'"),  # resolve
+    ],
+)
+def test_a_mistake_that_a_step_finds_ends_with_its_line_and_code_2(
+    tmp_path: Path, arguments: list[object], message: str
+) -> None:
+    given = [*SMALL[:5], *([] if "--model" in arguments else ["--model", "tiny"]), *arguments]
+    done = run_module("pipelines.local", *given, "--task", "sst2", "--runs-dir", tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "error: max_length is 1000, but tiny takes at most 512 tokens" in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 3
     assert "Traceback" not in done.stdout + done.stderr
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -24,6 +24,7 @@ from servers import BUCKET, S3_KEYS, free_ports, s3_server
 from support import ROOT
 
 from components.artifacts.folders import FILE, Artifact, file_digest, read_manifest
+from components.artifacts.provenance import is_remote, uri_of
 from components.errors import StageError, TryAgainError, UserError
 from components.storage import s3, transfer
 from components.storage.places import PIECE, Folder, S3Folder
@@ -351,8 +352,8 @@ def test_a_state_that_is_no_longer_there_is_refused(uri: str, tmp_path: Path) ->
 def test_a_new_state_of_a_source_is_fetched_anew_and_the_same_is_not(uri: str, tmp_path: Path) -> None:
     s3.client().put_object(Bucket=BUCKET, Key=f"{uri.removeprefix(f's3://{BUCKET}/')}/a.csv", Body=b"one")
     first = transfer.local(uri, tmp_path)
-    assert transfer.uri_of(first) == uri
-    assert transfer.uri_of(first / "a.csv") == f"{uri}/a.csv"
+    assert uri_of(first) == uri
+    assert uri_of(first / "a.csv") == f"{uri}/a.csv"
     changed = (first / "a.csv").stat().st_ctime_ns
     forget()
     assert transfer.local(uri, tmp_path) == first
@@ -380,11 +381,11 @@ def test_processes_that_fetch_the_same_at_once_fetch_it_once(uri: str, tmp_path:
 
 
 def test_what_is_mounted_is_named_by_its_uri(tmp_path: Path) -> None:
-    assert transfer.uri_of("/s3/bucket/a/b") == transfer.uri_of(Path("/minio/bucket/a/b")) == "s3://bucket/a/b"
-    assert transfer.uri_of("minio://bucket/a/") == "s3://bucket/a"
-    assert transfer.uri_of(tmp_path / "s3" / "bucket") == str(tmp_path / "s3" / "bucket")
-    assert transfer.is_remote("minio://bucket/a")
-    assert not transfer.is_remote("/s3/bucket/a")
+    assert uri_of("/s3/bucket/a/b") == uri_of(Path("/minio/bucket/a/b")) == "s3://bucket/a/b"
+    assert uri_of("minio://bucket/a/") == "s3://bucket/a"
+    assert uri_of(tmp_path / "s3" / "bucket") == str(tmp_path / "s3" / "bucket")
+    assert is_remote("minio://bucket/a")
+    assert not is_remote("/s3/bucket/a")
 
 
 def test_texts_and_removal(uri: str, tmp_path: Path) -> None:
@@ -498,7 +499,7 @@ def all_clients_reach(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     pq.write_table(pa.table({"x": [1, 2]}), f"{path}/t.parquet", filesystem=filesystem())
     assert pq.read_table(f"{path}/t.parquet", filesystem=filesystem())["x"].to_pylist() == [1, 2]
     with monkeypatch.context() as patched:
-        for name, value in transfer.environment().items():
+        for name, value in s3.environment().items():
             patched.setenv(name, value)
         assert Path(mlflow.artifacts.download_artifacts(f"{uri}/a", dst_path=str(tmp_path))).read_bytes() == b"a"
 
@@ -523,7 +524,7 @@ def test_a_private_authority_is_believed_where_it_is_named_and_nowhere_else(
             [sys.executable, "-c", code, proxy.url],
             capture_output=True,
             text=True,
-            env={**os.environ, **transfer.environment()},
+            env={**os.environ, **s3.environment()},
         )
         assert done.stdout.strip() == "403", done.stderr
         (tmp_path / "no.crt").write_text("nothing")
