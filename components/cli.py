@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin
 
 import cyclopts
 
@@ -104,6 +104,8 @@ def _parameter(name: str, may_lack: bool) -> inspect.Parameter:
     default, hint = parameters.default(name), parameters.hints()[name]
     if may_lack and default is inspect.Parameter.empty:
         default, hint = None, hint | None
+    if get_origin(hint) is dict:  # as JSON, whose numbers stay numbers
+        hint = str | hint
     made = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
     return made.replace(annotation=_grouped(made))
 

@@ -15,6 +15,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Collection, Mapping
+from json import loads as json_of  # `json` is a parameter here
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -537,6 +538,8 @@ def check(name: str, value: Any) -> Any:
         check_choice(name, value, hint)
     elif hint in KINDS:
         value = _converted(name, value, hint)
+    elif get_origin(hint) is dict:
+        value = _converted(name, _parsed(name, value) if isinstance(value, str) else value, dict)
     elif get_origin(hint) is list:
         if not isinstance(value, list | tuple):
             raise UserError(f"{name} is {value!r}: give a list")
@@ -549,6 +552,14 @@ def check(name: str, value: Any) -> Any:
 
 
 KINDS: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "an object"}
+
+
+def _parsed(name: str, text: str) -> Any:
+    """An object as a command line has it."""
+    try:
+        return json_of(text or "{}")
+    except ValueError as error:
+        raise UserError(f"{name} is {text!r}, which is no JSON ({error}): give an object") from None
 
 
 def _converted(name: str, value: Any, kind: type) -> Any:

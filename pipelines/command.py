@@ -10,7 +10,7 @@ from typing import Any
 import cyclopts
 from kfp.dsl.graph_component import GraphComponent
 
-from components import cli
+from components import cli, parameters
 from components.errors import UserError, exit_codes
 from components.resolve.stage import KNOWN, check
 
@@ -53,7 +53,7 @@ def arguments_of(pipeline: GraphComponent, given: Mapping[str, Any]) -> dict[str
         UserError: a parameter that is none, or that does not go with the others, as components.resolve would raise it.
     """
     offered = inspect.signature(pipeline.pipeline_func).parameters
-    own = {name: value for name, value in given.items() if name in offered}
+    own = {name: parameters.check(name, value) for name, value in given.items() if name in offered}
     if "overrides" not in offered:
         return own
     defaults = {name: it.default for name, it in offered.items() if it.default is not it.empty}

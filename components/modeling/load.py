@@ -58,10 +58,11 @@ def pinned(model: str) -> str:
     if not is_of_hub(model) or "@" in model:
         return model
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError
 
     try:
         path = hf_hub_download(model, "config.json")  # from the cache, where the hub is away
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         raise _cannot_load(model, error) from None
     return f"{model}@{Path(path).parent.name}"
 

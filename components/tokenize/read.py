@@ -139,11 +139,12 @@ def pinned(source: str) -> str:
     if (source != "hub" and not source.startswith("hub:")) or "@" in source:
         return source
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # without a network; no OSError
 
     repository = source.removeprefix("hub").removeprefix(":") or HUB_REPOSITORY
     try:
         return f"hub:{repository}@{HfApi().dataset_info(repository).sha}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         if os.environ.get("HF_HUB_OFFLINE"):  # datasets has a cache of its own
             return source
         reason = " ".join(str(error).split())[:200]

@@ -84,7 +84,7 @@ def test_a_source_that_needs_the_network_says_so_in_one_line(tmp_path: Path) -> 
     done = pipeline(tmp_path, "hub")
     assert done.returncode == 2, done.stdout[-2000:] + done.stderr[-2000:]
     (line,) = done.stderr.splitlines()[-1:]
-    assert line.startswith("error: cannot load sst2 from the hub")
+    assert line.startswith("error: cannot find nyu-mll/glue on the hub: ")
     assert "or give --source a folder" in line
 
 
