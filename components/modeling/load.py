@@ -58,7 +58,7 @@ def pinned(model: str) -> str:
     if not is_of_hub(model) or "@" in model:
         return model
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of who has no network; no OSError
 
     try:
         path = hf_hub_download(model, "config.json")  # from the cache, where the hub is away
