@@ -108,7 +108,11 @@ def test_a_users_mistake_ends_with_its_line_and_code_2_before_anything_runs(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-length", 1000], "error: max_length is 1000, but tiny takes at most 512 tokens"),  # tokenize
+        pytest.param(
+            ["--max-length", 1000],
+            "error: max_length is 1000, but tiny takes at most 512 tokens",  # tokenize
+            marks=pytest.mark.slow,
+        ),
         (["--model", "owner/absent"], "error: cannot load model 'owner/absent'"),  # resolve
     ],
 )

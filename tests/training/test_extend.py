@@ -60,6 +60,9 @@ RECIPE = """    "short": Recipe({**PLAIN, "num_epochs": 0.5, "global_batch_size"
 """
 
 
+SHORT = ("--num-updates", "6")
+
+
 def edited(path: Path, before: str, after: str) -> None:
     text = path.read_text()
     assert text.count(before) == 1, before
@@ -85,8 +88,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("option", "said", "updates"),
     [
-        (("--method", "scaled", "--perturbation-weight", "3"), "but for method\ntrain: scaled, adamw, 200 examples, 130", 130),
-        (("--optimizer", "sgd"), "train: plain, sgd, 200 examples, 130 updates of 16, learning rate 0.0354, ", 130),
+        (
+            ("--method", "scaled", "--perturbation-weight", "3", *SHORT),
+            "but for method\ntrain: scaled, adamw, 200 examples, 6",
+            6,
+        ),
+        (("--optimizer", "sgd", *SHORT), "train: plain, sgd, 200 examples, 6 updates of 16, learning rate 0.0354, ", 6),
         (
             ("--recipe", "short"),
             "train: recipe short (it was asked for)\ntrain: plain, adamw, 200 examples, 4 updates of 25",

@@ -82,7 +82,7 @@ def test_ranks_and_micro_batches_change_nothing(runs: Callable[[int, tuple[int, 
         assert_same_parameters(runs(num_ranks, (1, 7, 32)) / str(micro_batch), reference)
 
 
-@pytest.mark.parametrize(("num_ranks", "micro_batch"), [(2, 7), (4, 32)])
+@pytest.mark.parametrize(("num_ranks", "micro_batch"), [(2, 7), pytest.param(4, 32, marks=pytest.mark.slow)])
 def test_every_method_reduces_its_gradient_once_an_update(
     runs: Callable[[int, tuple[int, ...]], Path], num_ranks: int, micro_batch: int
 ) -> None:

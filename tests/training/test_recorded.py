@@ -33,7 +33,8 @@ def recorded(values: list[float], relative: float) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("task", "num_ranks"), [("rte", 1), ("rte", 2), ("stsb", 1), pytest.param("stsb", 2, marks=pytest.mark.slow)]
+    ("task", "num_ranks"),
+    [("rte", 1), ("rte", 2), pytest.param("stsb", 1, marks=pytest.mark.slow), pytest.param("stsb", 2, marks=pytest.mark.slow)],
 )
 def test_the_loss_curve_of_every_method_is_the_recorded_one(
     tokenized: Callable[[str], Path], tmp_path: Path, task: str, num_ranks: int
