@@ -64,6 +64,7 @@ bench: $(READY) ## throughput, tokenizing, scaling, overhead, against their riva
 	$(BIN)/python benchmarks/tokenizing.py --source $(GLUE_DIR)
 	$(BIN)/python benchmarks/scaling.py --source $(GLUE_DIR)
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/workflow_size.py
 
 gpu: $(READY) ## updates on a GPU: methods, models, batches, torch.compile
 	$(BIN)/python benchmarks/gpu.py

@@ -8,8 +8,8 @@ are kept in two driver nodes each, and the patch in four more. The patch has the
 input, escaped, and the container's command. Pipelines, loops and conditions within the pipeline are no steps: they have
 component and task in two nodes, and are shown apart.
 
-Prints the weight of each step from the compiled YAML and example settings, and the ratio to the measured run of the pipeline
-before its parameters travelled once (942 KB, 2026-11); writes workflow_size.json.
+Prints the weight of each step from the compiled YAML and example settings, and the ratio to the pipeline before its parameters
+travelled once, of which a run was measured (942 KB, November 2026); writes workflow_size.json.
 """
 
 import json
@@ -27,7 +27,9 @@ from components.resolve.stage import check, texts_of
 
 LIMIT = 2**20
 BEFORE = 942_000
-"""Bytes of one finished run of adapt, measured on a real Kubeflow before there was components.resolve."""
+"""Bytes of one finished run of adapt, measured on a real Kubeflow before there was components.resolve (commit b7acd9a)."""
+BEFORE_COUNTED = 630_700
+"""The same run as this benchmark counts it. The rest is Argo's own, of each node: it shrinks with the number of nodes alone."""
 EXAMPLE = {
     "task": "mnli",
     "model": f"google-bert/bert-base-uncased@{'0' * 40}",
@@ -70,16 +72,22 @@ def workflow_size(*, build_dir: Path | None = None, output_dir: Path = Path("bui
         for step, size in weights.items():
             print(f"  {step:55} {size / 1000:7.1f} KB")
         print(f"  {'steps':55} {of_steps(weights) / 1000:7.1f} KB\n  {'all':55} {sum(weights.values()) / 1000:7.1f} KB")
-    adapt, once = of_steps(sizes["adapt"]), sum(sizes["suite"].values())
-    iteration = iteration_of(sizes["suite"])
-    each = sum(iteration.values())
-    print(
-        f"adapt: {adapt / 1000:.0f} KB of steps, {sum(sizes['adapt'].values()) / BEFORE:.2f} of the {BEFORE // 1000} KB before"
+    adapt, iteration = sum(sizes["adapt"].values()), iteration_of(sizes["suite"])
+    each, rest = sum(iteration.values()), sum(sizes["suite"].values()) - sum(iteration.values())
+    share = BEFORE / BEFORE_COUNTED
+    runs = int((LIMIT / share - rest) / each)
+    print(f"adapt: {adapt / 1000:.0f} KB, {adapt / BEFORE_COUNTED:.2f} of what it was, {adapt * share / 1000:.0f} KB to expect")
+    print(f"suite: {of_steps(iteration) / 1000:.0f} KB of steps a run; {runs} runs to expect below 1 MiB")
+    save(
+        output_dir,
+        "workflow_size",
+        {
+            "before": {"measured": BEFORE, "counted": BEFORE_COUNTED},
+            "bytes": sizes,
+            "adapt": adapt,
+            "iteration": of_steps(iteration),
+        },
     )
-    print(
-        f"suite: {of_steps(iteration) / 1000:.0f} KB of steps a run; {int((LIMIT - once + each) / each)} runs stay below 1 MiB"
-    )
-    save(output_dir, "workflow_size", {"before": BEFORE, "bytes": sizes, "adapt": adapt, "iteration": of_steps(iteration)})
 
 
 def _compile(folder: Path) -> None:
