@@ -12,7 +12,7 @@ from kfp.dsl.graph_component import GraphComponent
 
 from components import cli, parameters
 from components.errors import UserError, exit_codes
-from components.resolve.stage import KNOWN, check
+from components.resolve.stage import KNOWN, OF_ONE_RUN, check
 
 LISTS = ("--tasks", "--seeds")
 
@@ -36,14 +36,8 @@ def _command_of(pipeline: GraphComponent) -> Any:
         """Only its signature counts."""
 
     command.__name__, command.__doc__ = function.__name__, inspect.getdoc(function).partition("\n\nArgs:")[0]  # type: ignore[union-attr]
-    left_out = set(inspect.signature(_adapt()).parameters) - set(offered)  # a suite has no task of its own
+    left_out = OF_ONE_RUN if "tasks" in offered else ()
     return cli.taking([name for name in (*offered, *KNOWN) if name not in left_out])(command)
-
-
-def _adapt() -> Any:
-    from pipelines.adapt import adapt
-
-    return adapt.pipeline_func
 
 
 def arguments_of(pipeline: GraphComponent, given: Mapping[str, Any]) -> dict[str, Any]:
