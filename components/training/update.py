@@ -3,6 +3,7 @@ all-reduce.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +44,7 @@ class Gradients:
     log: MetricsLog
     signalled: Signalled
 
-    @property
+    @functools.cached_property
     def longest(self) -> int:
         """Tokens of the longest example."""
         return int(self.split.lengths.max())
@@ -82,10 +83,13 @@ class Gradients:
         return self.split.batch(rows, self.pad_id, self.ranks.device, is_packed(self.run.network))
 
     def score(self, rows: Tensor) -> Tensor:
-        """Losses of the examples as they are, without a gradient: (rows,)."""
-        batch = self._batch(rows)
+        """Losses of the examples as they are now, on this rank, without a gradient: (rows,) on the CPU."""
+        losses = torch.empty(len(rows))
         with torch.no_grad(), self.run.arithmetic.autocast():
-            return self.objective.losses(self.objective.outputs(self.run.network, batch), batch)
+            for piece in micro_batches(torch.arange(len(rows)), self.split.lengths[rows], self.run.tokens, 0, 1):
+                batch = self._batch(rows[piece])
+                losses[piece] = self.objective.losses(self.objective.outputs(self.run.network, batch), batch).float().cpu()
+        return losses
 
     def choose_tokens(self, budget: Budget, seed: int, global_batch_size: int) -> int:
         """How many tokens the device computes at once, at the costliest update of the run."""
