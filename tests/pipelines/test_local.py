@@ -179,7 +179,19 @@ def test_stopping_ends_every_process_and_leaves_no_half_output(tmp_path: Path, s
 @pytest.mark.glue
 @pytest.mark.parametrize(("task", "floor"), [("rte", 0.5), ("cola", 0.1), ("stsb", 0.75)])
 def test_real_glue_with_minilm(glue_dir: Path, tmp_path: Path, task: str, floor: float) -> None:
-    arguments = ["adapt", "--task", task, "--source", glue_dir, "--model", "minilm", "--runs-dir", tmp_path]
+    arguments = [
+        "adapt",
+        "--task",
+        task,
+        "--source",
+        glue_dir,
+        "--model",
+        "minilm",
+        "--recipe",
+        "scala",
+        "--runs-dir",
+        tmp_path,
+    ]
     done = run_module("pipelines.local", *arguments, timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     match = re.search(r"^score +(\S+)", done.stdout, re.MULTILINE)
