@@ -24,10 +24,13 @@ START_SECONDS = 90
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, nor on those 10000 above, which SeaweedFS takes too."""
+    """Ports that nothing listens on, nor on those 10000 above, which SeaweedFS takes too.
+
+    All below 32768, from where on Linux gives ports to whoever connects somewhere, at any moment.
+    """
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(20_000, 50_000)
+        port = random.randrange(11_000, 21_000)
         with socket.socket() as one, socket.socket() as other, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
             other.bind(("127.0.0.1", port + 10_000))
