@@ -30,12 +30,14 @@ class Packing:
 
     places: (num_tokens,) int64, of each token.  tokens: (batch * width,) int64, of each place; any token where there is none.
     mask: (batch, width) bool.  read: (num_read,) int64, the tokens whose outputs somebody reads: those that begin an example.
+    starts: (batch + 1,) int32, the token that each example begins with; last, how many tokens there are.
     All on the batch's device; `places` and `tokens` are None where nothing is padded.  lengths: (batch,) int64, on the CPU.
     """
 
     lengths: Tensor
     mask: Tensor
     read: Tensor
+    starts: Tensor
     places: Tensor | None = None
     tokens: Tensor | None = None
 
@@ -45,11 +47,12 @@ class Packing:
         mask = torch.arange(width) < lengths[:, None]
         ends = lengths.cumsum(0)
         firsts = ends - lengths
+        always = (lengths, *(move(index, device) for index in (mask, firsts, F.pad(ends, (1, 0)).int())))
         if int(lengths.min()) == width:
-            return cls(lengths, move(mask, device), move(firsts, device))
+            return cls(*always)
         tokens = (firsts[:, None] + torch.arange(width)).clamp_(max=int(ends[-1]) - 1).flatten()
         places = mask.flatten().nonzero().squeeze(-1)
-        return cls(lengths, *(move(index, device) for index in (mask, firsts, places, tokens)))
+        return cls(*always, *(move(index, device) for index in (places, tokens)))
 
     def pack(self, padded: Tensor) -> Tensor:
         """(batch, width, features) -> (1, num_tokens, features)"""
@@ -163,9 +166,18 @@ def is_packed(model: PreTrainedModel) -> bool:
 def _pack(encoder: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     packing: Packing = kwargs["packing"]
     config: Any = encoder.config
-    heads = [Heads.of(run, config.num_attention_heads) for run in packing.runs()]
+    by_lengths = _takes_lengths(args[0], packing, config.hidden_size // config.num_attention_heads)
+    heads = [] if by_lengths else [Heads.of(run, config.num_attention_heads) for run in packing.runs()]
     last = encoder.layer[-1].attention  # type: ignore[index,union-attr]
     return (packing.pack(args[0]), *args[1:]), {**kwargs, "heads": heads, "last": last}
+
+
+def _takes_lengths(states: Tensor, packing: Packing, size: int) -> bool:
+    """Whether there is a kernel that attends within examples that lie end to end, and is worth it. size: of a head."""
+    if packing.places is None or not states.is_cuda or torch.cuda.get_device_capability(states.device) < (8, 0):
+        return False  # examples of one length lie side by side as they are
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else states.dtype
+    return dtype in (torch.bfloat16, torch.float16) and size % 8 == 0 and size <= 256
 
 
 def _attention(
@@ -175,12 +187,23 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
+    packing: Packing,
     heads: list[Heads],
     dropout: float,
     scaling: float,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Each example by itself.  query, key, value: (1, heads, num_tokens, size); returns (1, num_tokens, heads * size)."""
+    """Each example by itself.  query, key, value: (1, heads, num_tokens, size); returns (1, num_tokens, heads * size).
+
+    heads: none where the kernel takes lengths: FlashAttention-2 (Dao, arXiv 2307.08691), torch's own, with dropout.
+    """
+    if not heads:
+        starts, width = packing.starts, int(packing.lengths.max())
+        each = (states[0].transpose(0, 1) for states in (query, key, value))
+        output = torch.ops.aten._flash_attention_forward(
+            *each, starts, starts, width, width, dropout, False, False, scale=scaling
+        )
+        return output[0].flatten(1)[None], None
     tokens = [int(each.packing.lengths.sum()) for each in heads]
     runs = zip(*(each.transpose(1, 2).flatten(2).split(tokens, 1) for each in (query, key, value)), strict=True)
     outputs = [_attend(q, k, v, each, dropout, scaling) for (q, k, v), each in zip(runs, heads, strict=True)]

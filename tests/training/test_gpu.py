@@ -9,7 +9,9 @@ import pytest
 import torch
 from run_methods import NOISE, VARIANTS
 
+from components.modeling.compiled import compile_layers
 from components.modeling.load import load_model, load_tokenizer
+from components.modeling.packing import pack
 from components.tasks.table import TASKS
 from components.train.stage import train
 from components.training.budget import Progress
@@ -17,6 +19,7 @@ from components.training.data import read_split
 from components.training.methods import METHODS, build_method
 from components.training.noise import normal_noise, uniform_noise
 from components.training.objectives import Classification
+from components.training.precision import Arithmetic
 
 pytestmark = [
     pytest.mark.gpu,
@@ -63,14 +66,44 @@ def test_every_method_trains_in_every_precision(
     assert losses[-1] < 1.2 * losses[0]
 
 
-def test_shared_dropout_is_shared_on_a_gpu(tokenized: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_examples_end_to_end_give_the_gradient_of_padded_ones(
+    tokenized: Callable[[str], Path], precision: Any, compiled: bool
+) -> None:
+    """In 16 bits, where a kernel takes lengths; as near to fp64 as a padded batch in 16 bits is."""
+    split, device = read_split(tokenized("rte"), "train"), torch.device("cuda")
+    assert split.lengths[:16].unique().numel() > 1
+    gradients = {}
+    for name, packed, dtype in (("exact", False, "fp64"), ("padded", False, precision), ("packed", True, precision)):
+        torch.manual_seed(0)
+        network: Any = load_model("tiny", TASKS["rte"], len(load_tokenizer("tiny")), dropout=0.0)
+        network.to(device, torch.float64 if dtype == "fp64" else torch.float32).train()
+        if packed:
+            pack(network)
+            if compiled:
+                compile_layers(network)
+        batch = split.batch(torch.arange(16), 0, device, packed)
+        with Arithmetic(dtype, device).autocast():
+            loss = Classification().losses(Classification().outputs(network, batch), batch).sum()
+        loss.backward()
+        gradients[name] = torch.cat([weight.grad.double().flatten() for weight in network.parameters()])
+    exact = gradients.pop("exact")
+    off = {name: float((gradient - exact).norm() / exact.norm()) for name, gradient in gradients.items()}
+    assert off["packed"] < 1.5 * off["padded"] < 0.1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_shared_dropout_is_shared_on_a_gpu(tokenized: Callable[[str], Path], precision: Any) -> None:
     split = read_split(tokenized("rte"), "train")
     network: Any = load_model("tiny", TASKS["rte"], len(load_tokenizer("tiny")), dropout=0.3)
     network.cuda().train()
-    batch = split.batch(torch.arange(16), 0, torch.device("cuda"))
+    pack(network)
+    batch = split.batch(torch.arange(16), 0, torch.device("cuda"), packed=True)
     divergences = {}
     for kind in ("shared", "independent"):
         arguments = {"perturbation_start": 0.0, "perturbation_radius": 0.0, "perturbation_dropout": kind}
-        (loss,) = build_method("scala", arguments).losses(Classification(), network, batch, NOISY)
+        with Arithmetic(precision, torch.device("cuda")).autocast():
+            (loss,) = build_method("scala", arguments).losses(Classification(), network, batch, NOISY)
         divergences[kind] = loss.parts["divergence"].item()
     assert divergences["shared"] < 1e-6 < 1e-3 < divergences["independent"]
