@@ -74,8 +74,9 @@ def test_examples_end_to_end_give_the_gradient_of_padded_ones(
     """In 16 bits, where a kernel takes lengths; as near to fp64 as a padded batch in 16 bits is."""
     split, device = read_split(tokenized("rte"), "train"), torch.device("cuda")
     assert split.lengths[:16].unique().numel() > 1
-    gradients = {}
-    for name, packed, dtype in (("exact", False, "fp64"), ("padded", False, precision), ("packed", True, precision)):
+    gradients: dict[str, torch.Tensor] = {}
+    cases: Any = (("exact", False, "fp64"), ("padded", False, precision), ("packed", True, precision))
+    for name, packed, dtype in cases:
         torch.manual_seed(0)
         network: Any = load_model("tiny", TASKS["rte"], len(load_tokenizer("tiny")), dropout=0.0)
         network.to(device, torch.float64 if dtype == "fp64" else torch.float32).train()
