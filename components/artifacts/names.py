@@ -1,4 +1,4 @@
-"""The files of the folders that stages hand to each other, by name."""
+"""The files of the folders that stages hand to each other, by name; and columns that more than one of them has."""
 
 # --- the tokenized task, beside SPLIT.parquet and task.json ---
 
@@ -7,6 +7,11 @@ TOKENIZER = "tokenizer"
 STATISTICS = "statistics.json"
 EXAMPLES = "examples.json"
 """Raw text to try a model with; of an evaluation, with the model's answers."""
+
+TEXT_DIGEST = "text_digest"
+"""A column: what components.tokenize.digest.text_digests calls the row's texts."""
+TEXTS = "texts"
+"""A column of validation splits: the row's texts, in the order of the task's text columns."""
 
 # --- the trained model, beside what transformers writes ---
 
@@ -19,6 +24,8 @@ TRAINING_LOG = "metrics.jsonl"
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
+TRAINED_ON = "trained_on.parquet"
+"""The text digests of the rows that the model was trained on, each once, in their order."""
 TEST_PREDICTIONS = "test_predictions.parquet"
 REPORT = "report.html"
 SUMMARY = "summary.md"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.folders import Manifest
+from components.evaluate.wording import caveats
 from components.tasks.table import Task
 
 NOISES = {"clean": "none", "typos": "typos in the text", "capitals": "text in capitals", "odd spaces": "odd spaces in the text"}
@@ -28,6 +29,7 @@ def write_summary(
     lines = [
         f"# {escape(task.name)}, fine-tuned from {escape(str(given['model']))}",
         f"Score **{results['score']:.4f}**, 95 % interval {low:.4f} to {high:.4f}. Baselines: {rivals}.",
+        *map(escape, caveats(results)),
         "## Metrics",
         _metrics(results["splits"]),
     ]

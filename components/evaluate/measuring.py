@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from components.artifacts.names import STATISTICS
+from components.artifacts.names import STATISTICS, TEXT_DIGEST, TEXTS
 from components.artifacts.splits import find_split
 from components.evaluate.analysis import describe, texts_of, worst
+from components.evaluate.overlap import also_in_training
 from components.evaluate.predict import predict
 from components.evaluate.robustness import robustness
 from components.tasks.intervals import interval, resample
@@ -40,8 +41,12 @@ def measure_splits(
     data_dir: Path,
     splits: Sequence[str],
     robustness_rows: int,
+    trained: np.ndarray | None,
 ) -> Measured:
     """Measure the model on the splits.
+
+    Args:
+        trained: The digests of the texts that it was trained on, where these are known.
 
     Raises:
         UserError: some of its answers are not finite.
@@ -66,13 +71,17 @@ def measure_splits(
             ids = rows.tokens["input_ids"][rows.offsets[row] : rows.offsets[row + 1]].tolist()
             errors.append({"split": split, **answer, "text": " | ".join(texts_of(ids, tokenizer))})
         tables.append(_prediction_table(split, data_dir, predictions, scores))
+        if trained is not None:
+            digests = tables[-1][TEXT_DIGEST].to_numpy()
+            results["splits"][split]["also_in_training"] = also_in_training(task, labels, predictions, digests, trained)
     results["score"] = float(np.mean([score(result["metrics"]) for result in results["splits"].values()]))
     results["interval"] = interval(np.mean(resampled_scores, axis=0))
     return Measured(results, pa.concat_tables(tables), errors)
 
 
 def _prediction_table(split: str, data_dir: Path, predictions: np.ndarray, scores: np.ndarray) -> pa.Table:
-    source = pa.concat_tables(pq.read_table(path, columns=["idx", "label"]) for path in find_split(data_dir, split))
+    columns = ["idx", "label", TEXT_DIGEST, TEXTS]
+    source = pa.concat_tables(pq.read_table(path, columns=columns) for path in find_split(data_dir, split))
     return pa.table(
         {
             "split": pa.array([split] * len(source)).dictionary_encode(),
@@ -80,6 +89,8 @@ def _prediction_table(split: str, data_dir: Path, predictions: np.ndarray, score
             "label": source["label"],
             "prediction": predictions,
             "scores": pa.array(list(scores), pa.list_(pa.float32())),
+            TEXT_DIGEST: source[TEXT_DIGEST],
+            TEXTS: source[TEXTS],
         }
     )
 

@@ -7,6 +7,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from components.artifacts.folders import Manifest
 from components.evaluate.figures import Plot
+from components.evaluate.wording import caveats
 from components.tasks.table import Task
 
 TEMPLATE = "report.html.j2"
@@ -39,6 +40,7 @@ def write_report(
         environment.get_template(TEMPLATE).render(
             task=task,
             results=results,
+            caveats=caveats(results),
             plots=plots,
             errors=errors,
             examples=list(zip(examples["rows"], examples["answers"], strict=True)),

@@ -19,12 +19,16 @@ from components.artifacts.names import (
     REPORT,
     SUMMARY,
     TEST_PREDICTIONS,
+    TEXTS,
     TOKENIZER,
+    TRAINED_ON,
     TRAINING,
     TRAINING_LOG,
 )
 from components.artifacts.provenance import Tracking
+from components.artifacts.splits import find_split
 from components.errors import UserError
+from components.evaluate.wording import caveats
 from components.modeling.load import load_tokenizer, tokenizer_digest
 from components.parameters import check_fields
 from components.tasks.table import Task
@@ -49,10 +53,11 @@ def evaluate(
     """Measure a model that components.train wrote, in fp32.
 
     Writes metrics.json (model, method, seed, recipe, score, every metric, their 95 % intervals, confusion matrices, ROC and
-    precision-recall curves, calibration, slices, the score under noise, baselines), predictions.parquet (split, idx, label,
-    prediction, scores: class probabilities, or the one score of a regression), test_predictions.parquet (the same of the test
-    splits, if any, without labels), errors.json (the surest wrong answers with their texts), report.html, summary.md,
-    figures/*.svg, examples.json and manifest.json.
+    precision-recall curves, calibration, slices, the score under noise and without the texts that also stand in training,
+    baselines), predictions.parquet (split, idx, label, prediction, scores: class probabilities, or the one score of a
+    regression, text_digest, texts), trained_on.parquet (the text digests of the training split), test_predictions.parquet (of
+    the test splits, if any, without labels and texts), errors.json (the surest wrong answers with their texts), report.html,
+    summary.md, figures/*.svg, examples.json and manifest.json.
     """
     evaluating = cli.made(Evaluating, settings, given, Tracking)
     artifact = plan(model_dir, data_dir, output_dir, evaluating)
@@ -67,6 +72,8 @@ def evaluate(
     splits = sorted({path.stem.partition("-")[0] for path in data_dir.glob("validation*.parquet")})
     if not splits:
         raise UserError(f"{data_dir} has no validation split: nothing to measure on")
+    if any(TEXTS not in pq.read_schema(path).names for path in find_split(data_dir, splits[0])):
+        raise UserError(f"{data_dir} was written by an earlier version of components.tokenize: tokenize again")
 
     # Seconds to import: `--help`, the checks above and what is cached need not wait.
     import torch
@@ -77,6 +84,7 @@ def evaluate(
     from components.evaluate.figures import draw, write_figures
     from components.evaluate.markdown import write_summary
     from components.evaluate.measuring import measure_splits
+    from components.evaluate.overlap import trained_on, write_trained_on
     from components.evaluate.report import write_report
     from components.evaluate.unlabelled import write_test_predictions
     from components.modeling.packing import pack
@@ -88,13 +96,16 @@ def evaluate(
     with artifact.building() as folder:
         manifests = artifact.origins["model"]["manifest"], artifact.origins["data"]["manifest"]
         trained = manifests[0]["parameters"]
-        results: dict[str, Any] = {"task": task.name, "labels": task.label_names}
+        results: dict[str, Any] = {"task": task.name, "text_columns": task.text_columns, "labels": task.label_names}
         recipe = json.loads((model_dir / TRAINING).read_text())["recipe"]
         results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": recipe}
-        measured = measure_splits(model, tokenizer, task, data_dir, splits, evaluating.robustness_rows)
+        knows = trained_on(data_dir) if manifests[0]["inputs"].get("data") == manifests[1]["digest"] else None
+        measured = measure_splits(model, tokenizer, task, data_dir, splits, evaluating.robustness_rows, knows)
         results |= {**measured.results, "baselines": baselines(task, data_dir, splits[0])}
         predicted, errors = measured.predicted, measured.errors
         pq.write_table(predicted, folder / PREDICTIONS, compression="zstd")
+        if knows is not None:
+            write_trained_on(folder / TRAINED_ON, knows)
         write_test_predictions(folder / TEST_PREDICTIONS, model, data_dir, tokenizer.pad_token_id, task)
         (folder / METRICS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
         (folder / ERRORS).write_text(json.dumps(errors, indent=1) + "\n")
@@ -129,6 +140,8 @@ def flat(results: dict[str, Any]) -> dict[str, float]:
         numbers |= {f"{split}_{name}": result[name] for name in ("auc", "average_precision") if name in result}
         if "calibration" in result:
             numbers[f"{split}_ece"] = result["calibration"]["ece"]
+        if "without" in result.get("also_in_training", {}):
+            numbers[f"{split}_score_without_training_texts"] = result["also_in_training"]["without"]["score"]
     return numbers | {f"baseline_{name}": value for name, value in results["baselines"].items()}
 
 
@@ -138,7 +151,7 @@ def summary(results: dict[str, Any]) -> list[str]:
     for split, result in results["splits"].items():
         numbers = [f"{name} {value:.4f} ({_range(result['intervals'][name])})" for name, value in result["metrics"].items()]
         lines.append(f"{split} ({result['rows']} rows): {', '.join(numbers)}")
-    return [*lines, f"score {scored(results)}"]
+    return [*lines, *caveats(results), f"score {scored(results)}"]
 
 
 def scored(results: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import itertools
 import json
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from components import cli, parameters
 from components.artifacts.folders import Artifact, Manifest, combined_digest
-from components.artifacts.names import EXAMPLES, STATISTICS, TOKENIZER
+from components.artifacts.names import EXAMPLES, STATISTICS, TEXT_DIGEST, TEXTS, TOKENIZER
 from components.artifacts.provenance import Tracking, uri_of
 from components.errors import UserError
 from components.modeling.load import files_digest, load_tokenizer, model_origin, tokenizer_files
 from components.storage.transfer import check_state, local
 from components.tasks.table import UNLABELLED, Task
 from components.tokenize.counts import Counts, name_and_add, show
-from components.tokenize.digest import BLOCK_ROWS, RowsDigest
+from components.tokenize.digest import BLOCK_ROWS, RowsDigest, text_digests
 from components.tokenize.read import read_source
 from components.tokenize.rows import Source, tables_of
 from components.tokenize.settings import Tokenizing
@@ -54,10 +54,10 @@ def tokenize(
 ) -> Manifest:
     """Tokenize a GLUE task, or your own data, to Parquet.
 
-    Writes SPLIT.parquet (zstd; input_ids: list<int32>, token_type_ids where the model has them, label, idx) for each split, or
-    SPLIT-00000-of-00003.parquet and so on where it is large; tokenizer/, task.json (labels and metrics), statistics.json
-    (lengths, labels, what was cut), examples.json and manifest.json. With num_parts, writes one part of that, for
-    components.tokenize.merge.
+    Writes SPLIT.parquet (zstd; input_ids: list<int32>, token_type_ids where the model has them, label, idx, text_digest:
+    uint64, and of validation splits texts: list<string>) for each split, or SPLIT-00000-of-00003.parquet and so on where it
+    is large; tokenizer/, task.json (labels and metrics), statistics.json (lengths, labels, what was cut), examples.json and
+    manifest.json. With num_parts, writes one part of that, for components.tokenize.merge.
     """
     tokenizing = cli.made(Tokenizing, settings, given, Tracking)
     artifact, found = plan(tokenizing, output_dir, part, num_parts, source_files)
@@ -152,8 +152,11 @@ def _write_shard(
     bar: "tqdm[Any]",
 ) -> Counts:
     names: list[str] = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
-    label = pa.float32() if task.is_regression else pa.int64()
-    schema = pa.schema([*((name, pa.list_(pa.int32())) for name in names), ("label", label), ("idx", pa.int32())])
+    kinds = {**dict.fromkeys(names, pa.list_(pa.int32())), "label": pa.float32() if task.is_regression else pa.int64()}
+    kinds |= {"idx": pa.int32(), TEXT_DIGEST: pa.uint64()}
+    if path.name.startswith("validation"):
+        kinds[TEXTS] = pa.list_(pa.string())
+    schema = pa.schema(kinds)
     histogram, num_truncated = np.zeros(max_length + 1, np.int64), 0
     labels = np.zeros(len(task.label_names) + 1, np.int64)  # first of the rows without one
     digest = RowsDigest(task)
@@ -161,6 +164,9 @@ def _write_shard(
         for batch, encodings in _encoded(tables, tokenizer.backend_tokenizer, task):
             ids = _ragged([encoding.ids for encoding in encodings])
             columns = {"input_ids": ids, "label": batch["label"], "idx": batch["idx"]}
+            columns[TEXT_DIGEST] = pa.array(text_digests(batch, task.text_columns))
+            if TEXTS in kinds:
+                columns[TEXTS] = _together(batch, task.text_columns)
             if len(names) > 1 and any(encodings[0].type_ids):
                 columns["token_type_ids"] = _ragged([encoding.type_ids for encoding in encodings])
             elif len(names) > 1:  # single texts: no need to ask for each
@@ -204,6 +210,14 @@ def _ragged(rows: list[list[int]]) -> pa.ListArray:
         values.fromlist(row)
         offsets.append(len(values))
     return pa.ListArray.from_arrays(pa.array(np.frombuffer(offsets, np.int32)), pa.array(np.frombuffer(values, np.int32)))
+
+
+def _together(rows: pa.Table, columns: Sequence[str]) -> pa.ListArray:
+    """list<string>: the texts of each row."""
+    texts = pa.concat_arrays([chunk for name in columns for chunk in rows[name].chunks])
+    order = np.arange(len(texts)).reshape(len(columns), -1).T.ravel()
+    offsets = np.arange(0, len(texts) + 1, len(columns), dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), texts.take(pa.array(order)))
 
 
 def _examples(found: Source) -> dict[str, Any]:

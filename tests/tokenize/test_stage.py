@@ -14,6 +14,9 @@ from support import ROOT
 
 from components.errors import UserError
 from components.modeling.load import load_tokenizer
+from components.tokenize.digest import text_digests
+from components.tokenize.read import read_source
+from components.tokenize.rows import tables_of
 from components.tokenize.stage import tokenize
 
 
@@ -41,6 +44,8 @@ def test_tokens_are_those_of_the_tokenizer_itself(tmp_path: Path, max_length: in
     assert written["token_type_ids"] == expected["token_type_ids"]
     assert written["label"] == texts["label"]
     assert written["idx"] == list(range(1203))
+    raw = pq.read_table(source / "rte" / "train.parquet")
+    assert written["text_digest"] == text_digests(raw, ["sentence1", "sentence2"]).tolist()
 
     statistics = json.loads((tmp_path / "data" / "statistics.json").read_text())["splits"]["train"]
     lengths = sorted(map(len, expected["input_ids"]))
@@ -59,6 +64,23 @@ def test_single_texts_have_zeros_for_types(tmp_path: Path) -> None:
     written = pq.read_table(tmp_path / "data" / "train.parquet").to_pydict()
     assert [len(types) for types in written["token_type_ids"]] == [len(ids) for ids in written["input_ids"]]
     assert {number for types in written["token_type_ids"] for number in types} == {0}
+
+
+@pytest.mark.parametrize("task", ["mnli", "stsb", "cola"])
+def test_validation_splits_keep_their_texts(tmp_path: Path, task: str) -> None:
+    folder = tmp_path / "data"
+    tokenize(task=task, source="sample", model="tiny", output_dir=folder, num_sample_rows=20)
+    raw = read_source(task, "sample", (), "", False, 20, 0)
+    for split in raw.splits:
+        rows = pa.concat_tables(tables_of(raw.splits[split]()))
+        written = pq.read_table(folder / f"{split}.parquet")
+        assert written.schema.field("text_digest").type == pa.uint64()
+        assert written["text_digest"].to_pylist() == text_digests(rows, raw.task.text_columns).tolist()
+        assert ("texts" in written.column_names) == split.startswith("validation")
+        if split.startswith("validation"):
+            texts = [list(row.values()) for row in rows.select(list(raw.task.text_columns)).to_pylist()]
+            assert written["texts"].to_pylist() == texts
+            assert written.schema.field("texts").type == pa.list_(pa.string())
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
