@@ -96,7 +96,7 @@ def _commands(folder: Path, data: list[str], training: list[str], model: str) ->
         "train": ["--data-dir", to["tokenize"], "--model", model, *training, "--output-dir", to["train"]],
         "evaluate": ["--model-dir", to["train"], "--data-dir", to["tokenize"], "--output-dir", to["evaluate"]],
         "register": ["--model-dir", to["train"], "--evaluation-dir", to["evaluate"], "--no-auto-promote"],
-        "promote": ["--model-uri", "models:/glue-sst2@challenger"],
+        "promote": ["--model-uri", "models:/sample-sst2@challenger"],
     }
 
 

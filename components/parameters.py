@@ -133,7 +133,7 @@ launcher: Launcher = "auto"
 (Kubeflow Trainer v2), or `auto`: torchrun on your machine, a PyTorchJob on a cluster."""
 
 name: str = ""
-"""Name of the registered MLflow model; empty takes glue-TASK."""
+"""Name of the registered MLflow model; empty takes glue-TASK, or sample-TASK for generated data."""
 
 auto_promote: bool = True
 """Make the model champion where it passes the gate; else `python -m components.promote` does when you say so."""

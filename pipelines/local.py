@@ -118,7 +118,9 @@ def _of_adapt(folder: Path, outputs: dict[str, Any], alias: str) -> list[str]:
 
 def _of_suite(folder: Path) -> list[str]:
     (glue,) = folder.glob("*/suite/glue")
-    return ["", (glue / TEXT).read_text(), f"table      {glue / PAGE}", f"submission {glue / SUBMISSION}"]
+    submission = glue / SUBMISSION
+    said = submission if submission.is_file() else "none, of generated data"
+    return ["", (glue / TEXT).read_text(), f"table      {glue / PAGE}", f"submission {said}"]
 
 
 def _tracking_uri(asked: str, runs_dir: Path) -> str:

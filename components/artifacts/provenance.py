@@ -36,7 +36,8 @@ MOUNTED = re.compile(r"(?:.*/fetched-[0-9a-f]{12})?/(?:s3|minio)/(.+)")
 """Where KFP mounts what is in a store, and where storage.transfer puts what it has fetched."""
 
 Origin = dict[str, Any]
-"""{"uri": where it lay, "manifest": its own} for an output of ours, {"uri": ..., "files": {path: sha256}} for other files."""
+"""{"uri": where it lay, "manifest": its own} for an output of ours, {"uri": ..., "files": {path: sha256}} for other files; for
+generated data with "generator", what made them: {"by": in words, "code": its digest, "task", "num_rows", "seed"}."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,15 @@ def pipeline_run_id() -> str:
     if not (found := os.environ.get("PIPELINE_RUN_ID", "")):
         raise UserError("PIPELINE_RUN_ID is not set: give the id of the pipeline run that this step is a part of")
     return found
+
+
+def generators_of(origins: Mapping[str, Origin]) -> list[str]:
+    """What generated the data that something was made of, in words; nothing for real data."""
+    found = set()
+    for origin in origins.values():
+        found |= {origin["generator"]["by"]} if "generator" in origin else set()
+        found |= set(generators_of(origin.get("manifest", {}).get("origins", {})))
+    return sorted(found)
 
 
 def made_by() -> dict[str, Any]:

@@ -27,7 +27,8 @@ def write_summary(
     low, high = results["interval"]
     rivals = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in results["baselines"].items())
     lines = [
-        f"# {escape(task.name)}, fine-tuned from {escape(str(given['model']))}",
+        f"# {escape(task.name)}{' (generated data)' * bool(task.generated)}, fine-tuned from {escape(str(given['model']))}",
+        *([escape(f"Generated data: {task.generated}. They say nothing of other texts.")] if task.generated else []),
         f"Score **{results['score']:.4f}**, 95 % interval {low:.4f} to {high:.4f}. Baselines: {rivals}.",
         *map(escape, caveats(results)),
         "## Metrics",

@@ -52,12 +52,12 @@ def evaluate(
 ) -> Manifest:
     """Measure a model that components.train wrote, in fp32.
 
-    Writes metrics.json (model, method, seed, recipe, score, every metric, their 95 % intervals, confusion matrices, ROC and
-    precision-recall curves, calibration, slices, the score under noise and without the texts that also stand in training,
-    baselines), predictions.parquet (split, idx, label, prediction, scores: class probabilities, or the one score of a
-    regression, text_digest, texts), trained_on.parquet (the text digests of the training split), test_predictions.parquet (of
-    the test splits, if any, without labels and texts), errors.json (the surest wrong answers with their texts), report.html,
-    summary.md, figures/*.svg, examples.json and manifest.json.
+    Writes metrics.json (task, what generated its data, model, method, seed, recipe, score, every metric, their 95 % intervals,
+    confusion matrices, ROC and precision-recall curves, calibration, slices, the score under noise and without the texts that
+    also stand in training, baselines), predictions.parquet (split, idx, label, prediction, scores: class probabilities, or the
+    one score of a regression, text_digest, texts), trained_on.parquet (the text digests of the training split),
+    test_predictions.parquet (of the test splits, if any, without labels and texts), errors.json (the surest wrong answers with
+    their texts), report.html, summary.md, figures/*.svg, examples.json and manifest.json.
     """
     evaluating = cli.made(Evaluating, settings, given, Tracking)
     artifact = plan(model_dir, data_dir, output_dir, evaluating)
@@ -96,7 +96,8 @@ def evaluate(
     with artifact.building() as folder:
         manifests = artifact.origins["model"]["manifest"], artifact.origins["data"]["manifest"]
         trained = manifests[0]["parameters"]
-        results: dict[str, Any] = {"task": task.name, "text_columns": task.text_columns, "labels": task.label_names}
+        results: dict[str, Any] = {"task": task.name, "generated": task.generated}
+        results |= {"text_columns": task.text_columns, "labels": task.label_names}
         recipe = json.loads((model_dir / TRAINING).read_text())["recipe"]
         results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": recipe}
         knows = trained_on(data_dir) if manifests[0]["inputs"].get("data") == manifests[1]["digest"] else None
@@ -155,9 +156,9 @@ def summary(results: dict[str, Any]) -> list[str]:
 
 
 def scored(results: dict[str, Any]) -> str:
-    """The score, its interval, and the baselines."""
+    """The score, its interval, the baselines, and a word where it is of generated data."""
     rivals = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in results["baselines"].items())
-    return f"{results['score']:.4f} ({_range(results['interval'])}; {rivals})"
+    return f"{results['score']:.4f} ({_range(results['interval'])}; {rivals}){', generated data' * bool(results['generated'])}"
 
 
 def _range(interval: list[float]) -> str:

@@ -33,6 +33,8 @@ def as_page(version: ModelVersion, tree: Node) -> str:
 
 def said(node: Node) -> list[str]:
     """What is worth a line about a node besides its digest and place."""
+    if made := node.generator:
+        return [f"generated: {made['by']}", f"task={made['task']} num_rows={made['num_rows']}", f"code {made['code'][:SHORT]}"]
     if not node.manifest:
         return [f"{len(node.files)} file(s)"] if node.files else []
     made, parameters = node.manifest["made_by"], node.manifest["parameters"]

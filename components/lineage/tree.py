@@ -35,6 +35,8 @@ class Node:
     """Path -> sha256."""
     manifest: Manifest = field(default_factory=dict)
     """Of what a stage of ours wrote; else empty."""
+    generator: dict[str, Any] = field(default_factory=dict)
+    """Of generated data, what made them; else empty."""
     cached: bool = False
     """An earlier pipeline run made it than the one that registered the version."""
     children: tuple["Node", ...] = ()
@@ -54,6 +56,8 @@ class Node:
         facts = {"kind": self.kind, "digest": self.digest, "uri": self.uri, "cached": self.cached, "files": self.files}
         if self.manifest:
             facts |= {name: self.manifest[name] for name in ("stage", "parameters", "code", "versions", "made_by", "seconds")}
+        if self.generator:
+            facts["generator"] = self.generator
         return {**facts, "made_of": [child.as_dict() for child in self.children]}
 
 
@@ -98,13 +102,14 @@ def _node_of(manifest: Manifest, uri: str, run_id: str) -> Node:
             children.append(_node_of(origin["manifest"], origin["uri"], run_id))
         else:
             kind = "base model" if name == "model" else name
-            children.append(Node(kind, manifest["inputs"][name], origin["uri"], origin["files"]))
+            generator = origin.get("generator", {})
+            children.append(Node(kind, manifest["inputs"][name], origin["uri"], origin["files"], generator=generator))
     return Node(
         KINDS[manifest["stage"]],
         manifest["digest"],
         uri,
         {path: entry["sha256"] for path, entry in manifest["files"].items()},
         manifest,
-        bool(run_id) and made_for != run_id,
-        tuple(children),
+        cached=bool(run_id) and made_for != run_id,
+        children=tuple(children),
     )

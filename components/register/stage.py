@@ -53,7 +53,7 @@ def register(*, model_dir: Path, evaluation_dir: Path, settings: str = parameter
     if evaluation["inputs"]["model"] != model["digest"]:
         raise UserError(f"{evaluation_dir} is the evaluation of another model than {model_dir}: evaluate it first")
     task = Task.read(model_dir)
-    name, alias = registering.name or f"glue-{task.name}", registering.alias
+    name, alias = registering.name or (task.name if task.generated else f"glue-{task.name}"), registering.alias
 
     # Seconds to import: `--help` and the checks above need not wait.
     import mlflow
@@ -102,6 +102,7 @@ def _tags(task: Task, model: Manifest, evaluation: Manifest, results: dict[str, 
     data: Manifest = evaluation["origins"]["data"]["manifest"]
     tags = {
         "task": task.name,
+        "generated": task.generated,
         "base_model": model["parameters"]["model"],
         "method": model["parameters"]["method"],
         "score": f"{results['score']:.6f}",

@@ -24,7 +24,9 @@ def register_step(settings: str, trained: Any, evaluation: Any, card: Any, model
             # Promotion is a step of its own, in the branch that the pipeline's graph shows.
             values = {**vars(registering), **vars(criteria), "auto_promote": False}
             registered = register(model_dir=Path(trained.path), evaluation_dir=folder, **values)
-            run.log_score(flat(json.loads((folder / METRICS).read_text())))
+            results = json.loads((folder / METRICS).read_text())
+            run.log_score(flat(results))
+            run.log_generated(results["generated"])
             Path(card.path).write_text(registered["card"])
             Path(model_uri).write_text(registered["model_uri"])
             Path(gate).write_text(str(registered["decision"]))

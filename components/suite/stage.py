@@ -10,7 +10,7 @@ from components.artifacts.folders import Artifact, Manifest, origin, read_manife
 from components.artifacts.names import METRICS, TEST_PREDICTIONS
 from components.errors import UserError
 from components.parameters import documented
-from components.tasks.table import TASKS
+from components.tasks.table import TASKS, of_glue
 
 TABLE = "table.json"
 TEXT = "table.md"
@@ -40,7 +40,8 @@ def suite(*, evaluation_dirs: list[Path], output_dir: Path) -> Manifest:
     """Make the GLUE table of one model with one method: mean and spread over seeds, averages, published figures beside them.
 
     Writes table.json (all of it, as numbers), table.md and table.html (to be read), submission.zip (the test predictions of
-    each task's best seed on the validation split, as GLUE's server wants them) and manifest.json.
+    each task's best seed on the validation split, as GLUE's server wants them) and manifest.json. Of generated data there is
+    no submission, and nothing published to compare with.
     """
     artifact, results = plan(evaluation_dirs, output_dir)
     if manifest := artifact.cached():
@@ -54,12 +55,13 @@ def suite(*, evaluation_dirs: list[Path], output_dir: Path) -> Manifest:
 
     with artifact.building() as folder:
         table = summarize(list(results.values()))
-        best = {
-            result["task"]: evaluation_dir / TEST_PREDICTIONS
-            for evaluation_dir, result in results.items()
-            if result["seed"] == table["tasks"][result["task"]]["best_seed"]
-        }
-        table["submission"] = write_submission(folder / SUBMISSION, best)
+        if not table["generated"]:
+            best = {
+                result["task"]: evaluation_dir / TEST_PREDICTIONS
+                for evaluation_dir, result in results.items()
+                if result["seed"] == table["tasks"][result["task"]]["best_seed"]
+            }
+            table["submission"] = write_submission(folder / SUBMISSION, best)
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
@@ -67,7 +69,8 @@ def suite(*, evaluation_dirs: list[Path], output_dir: Path) -> Manifest:
         (folder / PAGE).write_text(page)
         (folder / TEXT).write_text(markdown(table))
         (folder / TABLE).write_text(json.dumps(table, indent=1) + "\n")
-    print(f"{len(results)} evaluations, average {table['averages']['average']['mean']:.4f}", flush=True)
+    on = ", generated data" * bool(table["generated"])
+    print(f"{len(results)} evaluations, average {table['averages']['average']['mean']:.4f}{on}", flush=True)
     return artifact.manifest()
 
 
@@ -75,7 +78,8 @@ def plan(evaluation_dirs: Sequence[Path], output_dir: Path) -> tuple[Artifact, d
     """What `suite` will write of these evaluations, and what each measured; nothing slow is imported to say so.
 
     Raises:
-        UserError: no evaluation, one of another kind of task, two of the same task and seed, or of different models or methods.
+        UserError: no evaluation, one of another kind of task, two of the same task and seed, of different models or methods, or
+        some of generated data and some of real data.
     """
     if not evaluation_dirs:
         raise UserError("evaluation_dirs is empty: give the folders that components.evaluate wrote")
@@ -83,9 +87,9 @@ def plan(evaluation_dirs: Sequence[Path], output_dir: Path) -> tuple[Artifact, d
     first: dict[str, Any] = {}
     for folder in evaluation_dirs:
         manifest = read_manifest(folder, "evaluate")
-        result: dict[str, Any] = json.loads((folder / METRICS).read_text())
+        result: dict[str, Any] = {"generated": "", **json.loads((folder / METRICS).read_text())}
         first = first or result
-        runs([result["task"]], [result["seed"]])
+        runs([of_glue(result["task"], result["generated"])], [result["seed"]])
         run = f"{result['task']}-{result['seed']}"
         if run in inputs:
             raise UserError(f"{folder} is a second evaluation of {run}: give one")
@@ -93,6 +97,9 @@ def plan(evaluation_dirs: Sequence[Path], output_dir: Path) -> tuple[Artifact, d
             raise UserError(
                 f"{folder} is of another {', '.join(different)} than {evaluation_dirs[0]}: one table has one of each"
             )
+        if bool(result["generated"]) != bool(first["generated"]):
+            one, other = (folder, evaluation_dirs[0]) if result["generated"] else (evaluation_dirs[0], folder)
+            raise UserError(f"{one} is of generated data, {other} is not: one table has one of both")
         inputs[run], results[folder], origins[run] = manifest["digest"], result, origin(folder, manifest)
     return Artifact(output_dir, "suite", {}, inputs, origins), results
 

@@ -38,7 +38,7 @@ def suite_step(
             results = json.loads((folder / TABLE).read_text())
             run.log_manifest(manifest)
             run.log_metrics(flat(results))
-            run.log_folder(folder, PAGE, SUBMISSION)
+            run.log_folder(folder, *(name for name in (PAGE, SUBMISSION) if (folder / name).is_file()))
             glue.metadata.update(artifact_metadata(manifest), mlflow_run_id=run.run_id)
         for name, value in flat(results).items():
             figures.log_metric(name, value)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.tasks.published import PUBLISHED
-from components.tasks.table import TASKS
+from components.tasks.table import GENERATED, TASKS
 
 OF_GLUE = tuple(name for name, task in TASKS.items() if task.submission)
 AVERAGES: Mapping[str, tuple[str, ...]] = {
@@ -25,22 +25,27 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         results: What metrics.json holds, one for each task and seed.
 
     Returns:
-        tasks: name -> metrics, scores by seed, spread and best_seed.  averages: name -> tasks, and the spread over the seeds
-        that all these tasks have (null where there is none).  published: name -> source, scores, averages (only over exactly
-        the same tasks).  missing: tasks of GLUE that are not there.
+        generated: what made the data, where nobody wrote them.  tasks: name -> metrics, scores by seed, spread and best_seed.
+        averages: name -> tasks, and the spread over the seeds that all these tasks have (null where there is none).  published:
+        name -> source, scores, averages (only over exactly the same tasks); nothing beside generated data.  missing: tasks of
+        GLUE that are not there.
     """
+    generated = sorted({result["generated"] for result in results if result["generated"]})
+    prefix = GENERATED if generated else ""
     tasks = {}
-    for name in TASKS:
+    for name in (prefix + name for name in TASKS):
         of_task = {int(result["seed"]): result for result in results if result["task"] == name}
         if of_task:
             scores = {seed: of_task[seed]["score"] for seed in sorted(of_task)}
             best = max(scores, key=lambda seed: scores[seed])  # the first of equals
             tasks[name] = {"metrics": _metrics(list(of_task.values())), "scores": scores, **spread(scores), "best_seed": best}
-    chosen = {label: [name for name in wanted if name in tasks] for label, wanted in AVERAGES.items()}
+    averages = {label: [prefix + name for name in wanted] for label, wanted in AVERAGES.items()}
+    chosen = {label: [name for name in wanted if name in tasks] for label, wanted in averages.items()}
     chosen = {label: names for label, names in chosen.items() if names and (label == "average" or names != chosen["average"])}
     return {
         "model": results[0]["model"],
         "method": results[0]["method"],
+        "generated": generated,
         "tasks": tasks,
         "averages": {label: {"tasks": names, **_average(tasks, names)} for label, names in chosen.items()},
         "published": {
@@ -53,9 +58,9 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     if row.scores.keys() >= set(names)
                 },
             }
-            for row in PUBLISHED
+            for row in (() if generated else PUBLISHED)
         },
-        "missing": [name for name in OF_GLUE if name not in tasks],
+        "missing": [name for name in OF_GLUE if prefix + name not in tasks],
     }
 
 
@@ -118,6 +123,12 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
         "Scores on the validation splits, times 100: a task's is the mean of its metrics, MNLI's also of its two splits. "
         "sd (of the sample) and range are over the seeds."
     ]
+    if table["generated"]:
+        return [
+            f"Generated data in the form of GLUE's tasks, by {'; by '.join(table['generated'])}. They say nothing of GLUE: "
+            "there are no published figures to compare with, and nothing to submit.",
+            *notes,
+        ]
     if table["missing"]:
         notes.append(
             f"GLUE's own average is over nine tasks. Missing here: {', '.join(table['missing'])}. All averages, those of the "
@@ -161,7 +172,8 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 
 def title(table: Mapping[str, Any]) -> str:
-    return f"GLUE, fine-tuned from {table['model']} with {table['method']}"
+    data = "Generated data in the form of GLUE" if table["generated"] else "GLUE"
+    return f"{data}, fine-tuned from {table['model']} with {table['method']}"
 
 
 def percent(value: float | None) -> str:

@@ -11,6 +11,8 @@ from components.errors import UserError
 
 FILE = "task.json"
 UNLABELLED = -1
+GENERATED = "sample-"
+"""What the names of generated tasks begin with."""
 TRAIN_DEV_TEST: Mapping[str, str] = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
 
 
@@ -18,7 +20,7 @@ TRAIN_DEV_TEST: Mapping[str, str] = {"train": "train.tsv", "validation": "dev.ts
 class Task:
     """One task: its columns, labels and metrics, and where GLUE's official files keep them.
 
-    The first five fields travel with the data as task.json. Column names are those of the Hugging Face schema (nyu-mll/glue).
+    The first six fields travel with the data as task.json. Column names are those of the Hugging Face schema (nyu-mll/glue).
     """
 
     name: str
@@ -29,6 +31,8 @@ class Task:
     """As GLUE reports them; the score is their mean."""
     label_range: tuple[float, float] | None = None
     """Regression only."""
+    generated: str = ""
+    """What made the texts, where nobody wrote them: the generator and its seed. Empty for real data."""
 
     folder: str = ""
     """The task's folder in the official layout."""
@@ -59,7 +63,7 @@ class Task:
 
     def write(self, folder: Path) -> None:
         row = dataclasses.asdict(self)
-        kept = {key: row[key] for key in ("name", "text_columns", "label_names", "metrics", "label_range")}
+        kept = {key: row[key] for key in ("name", "text_columns", "label_names", "metrics", "label_range", "generated")}
         (folder / FILE).write_text(json.dumps(kept, indent=1) + "\n")
 
     @staticmethod
@@ -134,6 +138,11 @@ TASKS: Mapping[str, Task] = {
         ),
     )
 }  # fmt: skip
+
+
+def of_glue(name: str, generated: str) -> str:
+    """The GLUE task in whose schema a task is; a real one is its own."""
+    return name.removeprefix(GENERATED) if generated else name
 
 
 def find_task(name: str) -> Task:

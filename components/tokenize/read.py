@@ -10,27 +10,29 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from components.artifacts.folders import file_digest
+from components.artifacts.code import PROJECT, sources_of
+from components.artifacts.folders import combined_digest, file_digest
 from components.artifacts.splits import find_split
 from components.errors import UserError
 from components.storage.transfer import local
-from components.tasks.sample import generate
+from components.tasks.sample import generate, named
 from components.tasks.table import UNLABELLED, Task, find_task
 from components.tokenize.files import ROWS_AT_ONCE, check_columns, column_names, read_columns, unquoted_rows
 from components.tokenize.own import read_own
 from components.tokenize.rows import LABEL, Source, Stretch, Stretches, checked, number_of, table_of, tables_of
 
 HUB_REPOSITORY = "nyu-mll/glue"
+GENERATOR = "components.tasks.sample"
 
 
 def read_source(
     name: str,
     source: str,
-    text_columns: Sequence[str],
-    label_column: str,
-    skip_malformed_rows: bool,
-    num_sample_rows: int,
-    seed: int,
+    text_columns: Sequence[str] = (),
+    label_column: str = "",
+    skip_malformed_rows: bool = False,
+    num_sample_rows: int = 0,
+    seed: int = 0,
 ) -> Source:
     """Find the task's splits in `source`, whichever form it has. What is in an S3 store is fetched, once.
 
@@ -42,8 +44,7 @@ def read_source(
         return read_own(name, path, tuple(text_columns), label_column)
     found = Source(find_task(name))
     if source == "sample":
-        rows = generate(found.task, num_sample_rows, seed)
-        raw: dict[str, Stretches] = {split: partial(_generated, found.task, rows[split]) for split in rows}
+        raw: dict[str, Stretches] = _generate(found, num_sample_rows, seed)
     elif source == "hub" or source.startswith("hub:"):
         raw = _read_hub(found, source.removeprefix("hub").removeprefix(":") or HUB_REPOSITORY)
     elif path.is_dir():
@@ -59,6 +60,23 @@ def read_source(
             found.splits[split] = lent.splits["test"]
             found.digests |= lent.digests
     return found
+
+
+def _generate(found: Source, num_rows: int, seed: int) -> dict[str, Stretches]:
+    task = found.task
+    rows = generate(task, num_rows, seed)
+    found.task = named(task, seed)
+    code = {path.relative_to(PROJECT).as_posix(): file_digest(path) for path in sources_of(GENERATOR)}
+    found.generator = {
+        "by": found.task.generated,
+        "code": combined_digest(code),
+        "task": task.name,
+        "num_rows": num_rows,
+        "seed": seed,
+    }
+    stretches: dict[str, Stretches] = {split: partial(_generated, task, rows[split]) for split in rows}
+    found.digests = {f"{task.name}/{split}": partial(_content_digest, stretches[split]) for split in rows}
+    return stretches
 
 
 def _generated(task: Task, rows: list[tuple[tuple[str, ...], float]]) -> Iterator[Stretch]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +45,8 @@ class Source:
     """Split -> how to name it to the user."""
     num_skipped: int = 0
     """Malformed rows left out so far, on request."""
+    generator: dict[str, Any] = field(default_factory=dict)
+    """What made the rows, where nobody wrote them, and all that it takes to make them again."""
 
     @cached_property
     def inputs(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from components import cli, parameters
 from components.artifacts.folders import Artifact, Manifest, combined_digest
 from components.artifacts.names import EXAMPLES, STATISTICS, TEXT_DIGEST, TEXTS, TOKENIZER
-from components.artifacts.provenance import Tracking, uri_of
+from components.artifacts.provenance import Origin, Tracking, uri_of
 from components.errors import UserError
 from components.modeling.load import files_digest, load_tokenizer, model_origin, tokenizer_files
 from components.storage.transfer import check_state, local
@@ -109,12 +109,15 @@ def plan(
         found.inputs = _known(found, source_files)
     files = tokenizer_files(tokenizing.model)
     inputs = {"source": combined_digest(found.inputs), "tokenizer": files_digest(tokenizing.model, files)}
-    path = local(tokenizing.source)
-    origins = {
-        "source": {"uri": uri_of(path) if path.exists() else tokenizing.source, "files": found.inputs},
-        "tokenizer": model_origin(tokenizing.model, files),
-    }
+    origins = {"source": _origin(tokenizing.source, found), "tokenizer": model_origin(tokenizing.model, files)}
     return Artifact(output_dir, PART if num_parts else "tokenize", decisive, inputs, origins), found
+
+
+def _origin(source: str, found: Source) -> Origin:
+    if found.generator:
+        return {"uri": source, "files": found.inputs, "generator": found.generator}
+    path = local(source)
+    return {"uri": uri_of(path) if path.exists() else source, "files": found.inputs}
 
 
 def _known(found: Source, source_files: Path) -> dict[str, str]:

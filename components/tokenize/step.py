@@ -9,6 +9,7 @@ from components import cli
 from components.artifacts.folders import artifact_metadata
 from components.artifacts.provenance import Tracking
 from components.errors import UserError
+from components.tasks.table import Task
 from components.tokenize.merge import merge
 from components.tokenize.settings import Tokenizing
 from components.tokenize.stage import plan, tokenize
@@ -21,7 +22,7 @@ def tokenize_step(settings: str, dataset: Any, of_run: Mapping[str, Any]) -> Non
         tokenizing, tracking = cli.parts(settings, Tokenizing, Tracking)
         artifact, _ = plan(tokenizing, Path(dataset.path))
         recorded(artifact, tracking, dataset, lambda *_: tokenize(output_dir=artifact.path, settings=settings))
-        dataset.metadata["task"] = tokenizing.task
+        dataset.metadata["task"] = Task.read(artifact.path).name
 
 
 def plan_step(settings: str, num_parts: int, source_files: Any) -> list[int]:
@@ -44,7 +45,7 @@ def part_step(settings: str, part: int, num_parts: int, source_files: Any, token
             source_files=Path(source_files.path),
             settings=settings,
         )
-        tokenized_part.metadata.update(artifact_metadata(manifest), task=manifest["parameters"]["task"])
+        tokenized_part.metadata.update(artifact_metadata(manifest), task=Task.read(Path(tokenized_part.path)).name)
 
 
 def merge_step(settings: str, parts: Sequence[Any], dataset: Any) -> None:
@@ -55,5 +56,5 @@ def merge_step(settings: str, parts: Sequence[Any], dataset: Any) -> None:
         with stage_run("tokenize", tracking) as run:
             manifest = merge(part_dirs=[Path(part.path) for part in parts], output_dir=Path(dataset.path))
             run.log_manifest(manifest)
-            task = manifest["parameters"]["task"]
-            dataset.metadata.update(artifact_metadata(manifest), task=task, mlflow_run_id=run.run_id)
+            task = Task.read(Path(dataset.path))
+            dataset.metadata.update(artifact_metadata(manifest), task=task.name, mlflow_run_id=run.run_id)

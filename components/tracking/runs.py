@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from components.artifacts.folders import Manifest
-from components.artifacts.provenance import Tracking, pipeline_run_id
+from components.artifacts.provenance import Tracking, generators_of, pipeline_run_id
 from components.errors import TryAgainError, UserError
 from components.storage.s3 import environment
 
@@ -144,14 +144,20 @@ class StageRun:
         self.client = mlflow.MlflowClient()
 
     def log_manifest(self, manifest: Manifest) -> None:
-        """The stage's arguments as they are, its inputs' and output's digests, and the manifest itself."""
+        """The stage's arguments as they are, its inputs' and output's digests, what generated them, and the manifest itself."""
         logged = self.client.get_run(self.run_id).data.params
         new = {name: value for name, value in manifest["parameters"].items() if name not in logged}
         self.client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in new.items()])
         digests = {f"input.{name}": digest for name, digest in manifest["inputs"].items()} | {"code": manifest["code"]}
         for name, digest in {**digests, "output": manifest["digest"]}.items():
             self.client.set_tag(self.run_id, f"digest.{name}", digest)
+        self.log_generated("; ".join(generators_of(manifest["origins"])))
         self.client.log_dict(self.run_id, manifest, f"{manifest['stage']}/manifest.json")
+
+    def log_generated(self, generated: str) -> None:
+        """On this run and the pipeline's, by what the data were generated; nothing where they were not."""
+        for run_id in filter(None, (self.run_id, self.parent_id)) if generated else ():
+            self.client.set_tag(run_id, "generated", generated)
 
     def log_dataset(self, name: str, uri: str, digest: str, context: str) -> Dataset:
         """A dataset as an input of this run; `context` says for what: training, evaluation.  digest: sha256, in hex."""

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import run_module, tracking_at
 
+from components.artifacts.folders import combined_digest
 from components.evaluate.stage import evaluate
 from components.lineage.impact import digests_of, find_impact
 from components.lineage.show import as_page, as_text
@@ -20,8 +21,9 @@ from components.lineage.tree import read_tree
 from components.lineage.verify import verify_tree
 from components.modeling.load import load_model, load_tokenizer
 from components.register.stage import register
-from components.tasks.sample import generate
-from components.tasks.table import TASKS
+from components.tasks.sample import Row, generate
+from components.tasks.table import TASKS, Task
+from components.tokenize import read
 from components.tokenize.stage import tokenize
 from components.train.stage import train
 
@@ -186,6 +188,37 @@ def test_what_nothing_came_from_has_no_impact(chain: dict[str, Any], tmp_path: P
     done = run_module("components.lineage", "impact", "no-such-thing", MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
     assert done.returncode == 2
     assert "neither a file or folder here nor a digest" in done.stderr
+
+
+def test_generated_data_are_generated_again_to_be_checked(
+    tracking: str,
+    tokenized: Callable[[str], Path],
+    trained: Callable[[str], Path],
+    evaluated: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uri = register(model_dir=trained("mnli"), evaluation_dir=evaluated("mnli"))["model_uri"]
+    version, tree = read_tree(uri)
+    (source,) = (node for node in tree.walk() if node.kind == "source")
+    assert version.tags["digest.source"] == source.digest == combined_digest(source.files)
+    assert set(source.files) == {*(f"mnli/{split}" for split in TASKS["mnli"].files), "ax/test"}
+    made = source.generator
+    assert (made["task"], made["num_rows"], made["seed"]) == ("mnli", 200, 0)
+    for shown in (as_text(version, tree), as_page(version, tree)):
+        assert f"generated: {made['by']}, task=mnli num_rows=200, code {made['code'][:12]}" in shown
+    assert set(findings(uri)) == {"same"}
+    found = find_impact({source.files["mnli/train"]})
+    assert [place for _, place in found] == ["source sample/mnli/train"]
+
+    def other(task: Task, num_rows: int, seed: int) -> dict[str, list[Row]]:
+        rows = generate(task, num_rows, seed)
+        return {**rows, "train": [*rows["train"][1:], rows["train"][0]]} if "train" in rows else rows
+
+    monkeypatch.setattr(read, "generate", other)
+    assert findings(uri)["changed"] == ["source: sample/mnli/train"]
+    monkeypatch.setattr(read, "sources_of", lambda _: [])  # as a later version of the generator would have it
+    found_then = findings(uri)
+    assert (found_then["out of reach"], "changed" in found_then) == (["source: sample/mnli/train"], False)
 
 
 def test_openlineage_events_name_the_same_datasets(chain: dict[str, Any], tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_run_in_parts_leaves_what_a_plain_run_would(tmp_path: Path) -> None:
     (merged,) = (tmp_path / "runs").glob("*/*/merge-parts/dataset/manifest.json")
     assert json.loads(merged.read_text())["digest"] == whole["digest"]
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
-    assert client.get_model_version_by_alias("glue-sst2", "challenger").tags["digest.data"] == whole["digest"]
+    assert client.get_model_version_by_alias("sample-sst2", "challenger").tags["digest.data"] == whole["digest"]
 
     again = run_module("pipelines.local", "adapt", *SMALL, *few, timeout=900)
     assert again.returncode == 0, again.stdout + again.stderr

@@ -22,7 +22,8 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     shown = dict(re.findall(r"^(\w+) {2,}(.*)$", done.stdout, re.MULTILINE))
     assert re.match(r"0\.\d{4} \(95 % 0\.\d{4} to 0\.\d{4}; majority 0\.\d{4}, bag of words 0\.\d{4}\)", shown["score"])
-    assert Path(shown["report"]).is_file()
+    assert shown["score"].endswith("), generated data")
+    assert "<h1>sample-rte (generated data), fine-tuned from tiny</h1>" in Path(shown["report"]).read_text()
     promoted = shown["gate"] == "may be champion: there is no champion yet"
     assert promoted or "does not beat" in shown["gate"]  # the tiny model has its luck
     assert re.search(
@@ -53,10 +54,13 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     losses = client.get_metric_history(runs["train"].info.run_id, "loss")
     assert [point.step for point in losses] == [1, 2, 3, 4]
     assert runs["train"].data.params["method"] == "scala"
-    version = client.get_model_version_by_alias("glue-rte", "challenger")
-    assert shown["model"] == f"models:/glue-rte/{version.version}, alias challenger"
+    version = client.get_model_version_by_alias("sample-rte", "challenger")
+    assert shown["model"] == f"models:/sample-rte/{version.version}, alias challenger"
     assert version.run_id == runs["register"].info.run_id
     assert version.tags["digest.data"] == runs["tokenize"].data.tags["digest.output"]
+    assert str(version.description).startswith("# sample-rte (generated data)\n")
+    tags = [version.tags, *(run.data.tags for name, run in runs.items() if name != "promote")]
+    assert {tag["generated"] for tag in tags} == {version.tags["generated"]}
     assert version.tags["digest.model"] == runs["train"].data.tags["digest.output"]
 
     told = json.loads(next(tmp_path.glob("*/*/evaluate/executor_output.json")).read_text(), parse_constant=pytest.fail)
@@ -70,7 +74,7 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     assert [curve[-1][name] for name in ("falsePositiveRate", "recall")] == [1, 1]
     assert all(0 <= value <= 1.001 for point in curve for value in point.values())
     assert artifacts["metrics"]["metadata"]["validation_auc"] == runs["evaluate"].data.metrics["validation_auc"]
-    assert Path(artifacts["summary"]["uri"]).read_text().startswith("# rte, fine-tuned from tiny\n")
+    assert Path(artifacts["summary"]["uri"]).read_text().startswith("# sample-rte (generated data), fine-tuned from tiny\n")
 
     logged = {file.path for file in client.list_artifacts(runs["evaluate"].info.run_id)}
     assert {"report.html", "summary.md", "errors.json", "predictions.parquet", "figures"} < logged
@@ -78,12 +82,13 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     assert runs["evaluate"].inputs
     (measured_on,) = runs["evaluate"].inputs.dataset_inputs
     assert {tag.key: tag.value for tag in measured_on.tags}["sha256"] == runs["tokenize"].data.tags["digest.output"]
+    assert measured_on.dataset.name == "sample-rte"
 
     again = run_module("pipelines.local", *SMALL, *SCALA, "--num-processes", 2, "--runs-dir", tmp_path)
     assert re.findall(r"^  (\w+): cached, from", again.stdout, re.MULTILINE) == ["tokenize", "train", "evaluate"], again.stdout
-    assert f"already there: glue-rte version {version.version}" in again.stdout
+    assert f"already there: sample-rte version {version.version}" in again.stdout
     assert dict(re.findall(r"^(\w+) {2,}(.*)$", again.stdout, re.MULTILINE))["score"] == shown["score"]
-    assert len(client.search_model_versions("name = 'glue-rte'")) == 1
+    assert len(client.search_model_versions("name = 'sample-rte'")) == 1
     parents = client.search_runs([experiment.experiment_id], "tags.stage = 'pipeline'")
     assert [run.data.metrics["score"] for run in parents] == [parent.data.metrics["score"]] * 2
 

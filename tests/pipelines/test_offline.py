@@ -75,7 +75,7 @@ def test_the_compiled_pipeline_needs_no_network(tmp_path: Path) -> None:
     known["PIPELINE_RUN_ID"] = "first"  # on a cluster a label of the pod
     done = alone(sys.executable, "-c", COMPILED, tmp_path / "adapt.yaml", tmp_path / "runs", cwd=tmp_path, **known)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "registered: glue-sst2 version 1" in done.stdout
+    assert "registered: sample-sst2 version 1" in done.stdout
     assert re.search(r"clean-up\S* finished with status \S*SUCCESS", done.stdout), done.stdout[-1500:]
 
 

@@ -1,5 +1,6 @@
 """Against a real MLflow store: what is registered answers raw text as the evaluated model did."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from components.artifacts.folders import Artifact
 from components.errors import UserError
 from components.register.stage import register
-from components.tasks.table import TASKS
+from components.tasks.table import TASKS, Task
 
 
 def _examples(folder: Path) -> list[dict[str, str]]:
@@ -25,8 +26,9 @@ def test_a_registered_model_takes_raw_text_and_answers_with_labels(
     tracking: str, trained: Callable[[str], Path], evaluated: Callable[[str], Path], task: str
 ) -> None:
     registered = register(model_dir=trained(task), evaluation_dir=evaluated(task))
-    assert registered["name"] == f"glue-{task}"
-    model = mlflow.pyfunc.load_model(f"models:/glue-{task}@challenger")
+    assert registered["name"] == f"sample-{task}"  # glue-TASK is for what somebody wrote
+    assert registered["card"].startswith(f"# sample-{task} (generated data)\n")
+    model = mlflow.pyfunc.load_model(f"models:/sample-{task}@challenger")
     examples = json.loads((evaluated(task) / "examples.json").read_text())
     columns = TASKS[task].text_columns
     texts = pd.DataFrame(examples["rows"]) if len(columns) > 1 else [row[columns[0]] for row in examples["rows"]]
@@ -40,12 +42,16 @@ def test_a_registered_model_takes_raw_text_and_answers_with_labels(
         assert list(answers.columns) == ["score"]
 
 
-def test_the_version_says_what_it_is(tracking: str, trained: Callable[[str], Path], evaluated: Callable[[str], Path]) -> None:
+def test_the_version_says_what_it_is(
+    tracking: str, tokenized: Callable[[str], Path], trained: Callable[[str], Path], evaluated: Callable[[str], Path]
+) -> None:
     registered = register(model_dir=trained("rte"), evaluation_dir=evaluated("rte"), name="my-rte", alias="candidate")
     version = mlflow.MlflowClient().get_model_version_by_alias("my-rte", "candidate")
     manifest = json.loads((trained("rte") / "manifest.json").read_text())
     assert (str(version.version), version.run_id) == (registered["version"], registered["run_id"])
     assert version.tags["digest.model"] == manifest["digest"]
+    assert (version.tags["task"], version.tags["generated"]) == ("sample-rte", Task.read(tokenized("rte")).generated)
+    assert version.tags["digest.source"] != hashlib.sha256().hexdigest()
     assert version.tags["digest.data"] == manifest["inputs"]["data"]
     assert json.loads(version.tags["labels"]) == ["entailment", "not_entailment"]
     info = mlflow.models.get_model_info(registered["model_uri"])

@@ -78,16 +78,16 @@ def test_a_pipeline_run_keeps_all_of_it_on_the_server(tracking_server: str, tmp_
     assert not (tmp_path / "mlflow.db").exists()
     assert f"MLflow     {tracking_server}" in done.stdout
     client = mlflow.MlflowClient()
-    version = client.get_model_version_by_alias("glue-stsb", "challenger")
+    version = client.get_model_version_by_alias("sample-stsb", "challenger")
     source = client.get_run(str(version.run_id))
     assert version.tags["kfp.pipeline_run_id"] == source.data.tags["kfp.pipeline_run_id"]
     files = {file.path for file in client.list_artifacts(str(version.run_id), "evaluation")}
     assert {"evaluation/report.html", "evaluation/summary.md", "evaluation/predictions.parquet"} <= files
     assert "card.md" in {file.path for file in client.list_artifacts(str(version.run_id))}
-    _, tree = read_tree(f"models:/glue-stsb/{version.version}")
+    _, tree = read_tree(f"models:/sample-stsb/{version.version}")
     assert [node.cached for node in tree.walk()] == [False] * len(list(tree.walk()))
     if version.tags["gate"] == "passed":
-        assert client.get_model_version_by_alias("glue-stsb", "champion").version == version.version
+        assert client.get_model_version_by_alias("sample-stsb", "champion").version == version.version
 
 
 @pytest.mark.slow

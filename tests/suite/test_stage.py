@@ -1,11 +1,13 @@
 """The table against metrics computed anew from the predictions, and the zip against what GLUE's server wants."""
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
@@ -17,7 +19,9 @@ from components.suite.stage import flat, runs, suite
 from components.suite.submission import WANTED, submitted, write_submission
 from components.suite.table import AVERAGES
 from components.tasks.published import PUBLISHED
+from components.tasks.sample import generate
 from components.tasks.table import TASKS
+from components.tokenize.stage import tokenize
 from components.train.stage import train
 
 CHOSEN = ("cola", "stsb", "mnli", "qnli", "wnli")
@@ -34,18 +38,37 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module")
-def evaluations(tmp_path_factory: pytest.TempPathFactory, tokenized: Callable[[str], Path]) -> Callable[[str, int], Path]:
-    """Task, seed -> the evaluation of a tiny model that was trained with it."""
-    folder = tmp_path_factory.mktemp("seeds")
+def measured(data: Path, folder: Path, seed: int) -> Path:
+    """The evaluation of a tiny model that was trained on the data with the seed."""
+    model, evaluation = folder / f"{data.name}-{seed}-model", folder / f"{data.name}-{seed}"
+    train(data_dir=data, model="tiny", output_dir=model, num_epochs=1, learning_rate=1e-3, seed=seed)
+    evaluate(model_dir=model, data_dir=data, output_dir=evaluation, robustness_rows=0)
+    return evaluation
 
-    def make(task: str, seed: int) -> Path:
-        model, evaluation = folder / f"{task}-{seed}-model", folder / f"{task}-{seed}"
-        train(data_dir=tokenized(task), model="tiny", output_dir=model, num_epochs=1, learning_rate=1e-3, seed=seed)
-        evaluate(model_dir=model, data_dir=tokenized(task), output_dir=evaluation, robustness_rows=0)
-        return evaluation
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Task -> tokenized files, as real data come."""
+    raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("written")
+    for name in (*CHOSEN, "ax"):
+        (raw / name).mkdir()
+        for split, rows in generate(TASKS[name], 200, 0).items():
+            texts, labels = zip(*rows, strict=True)
+            columns = dict(zip(TASKS[name].text_columns, zip(*texts, strict=True), strict=True))
+            pq.write_table(pa.table({**columns, "label": labels}), raw / name / f"{split}.parquet")
+
+    def make(task: str) -> Path:
+        tokenize(task=task, source=str(raw), model="tiny", output_dir=folder / task)
+        return folder / task
 
     return make
+
+
+@pytest.fixture(scope="module")
+def evaluations(tmp_path_factory: pytest.TempPathFactory, written: Callable[[str], Path]) -> Callable[[str, int], Path]:
+    """Task, seed -> the evaluation of a tiny model that was trained with it."""
+    folder = tmp_path_factory.mktemp("seeds")
+    return lambda task, seed: measured(written(task), folder, seed)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +184,28 @@ def test_published_averages_are_those_that_were_published() -> None:
         assert np.mean(list(row.scores.values())) == pytest.approx(average, abs=6e-4)
 
 
+def test_generated_data_stand_beside_nothing_published_and_make_no_submission(
+    tmp_path: Path, tokenized: Callable[[str], Path], evaluations: Callable[[str, int], Path]
+) -> None:
+    generated = [measured(tokenized(task), tmp_path, 0) for task in ("cola", "wnli")]
+    suite(evaluation_dirs=generated, output_dir=tmp_path / "glue")
+    assert not (tmp_path / "glue" / "submission.zip").exists()
+    table = json.loads((tmp_path / "glue" / "table.json").read_text())
+    assert list(table["tasks"]) == ["sample-cola", "sample-wnli"]
+    assert table["averages"]["average without wnli"]["tasks"] == ["sample-cola"]
+    assert "sample-cola_mean" in flat(table)
+    text, page = (tmp_path / "glue" / "table.md").read_text(), (tmp_path / "glue" / "table.html").read_text()
+    assert text.startswith("# Generated data in the form of GLUE, fine-tuned from tiny")
+    for shown in (text, page):
+        assert re.search(r"sample generator \d+, seed 0", shown)
+        assert not [row.name for row in PUBLISHED if row.name in shown]
+        assert "submission" not in shown
+    with pytest.raises(UserError, match=r"cola-0 is of generated data, .*wnli-0 is not") as refused:
+        suite(evaluation_dirs=[evaluations("wnli", 0), generated[0]], output_dir=tmp_path / "both")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "both").exists()
+
+
 @pytest.mark.parametrize(
     ("tasks", "seeds", "message"),
     [
@@ -180,17 +225,17 @@ def test_what_cannot_be_run_is_refused(tasks: list[str], seeds: list[int], messa
 def test_evaluations_that_do_not_belong_together_are_refused(
     tmp_path: Path,
     evaluations: Callable[[str, int], Path],
-    tokenized: Callable[[str], Path],
+    written: Callable[[str], Path],
 ) -> None:
     one = evaluations("cola", 0)
     with pytest.raises(UserError, match="second evaluation of cola-0"):
         suite(evaluation_dirs=[one, one], output_dir=tmp_path / "glue")
     with pytest.raises(UserError, match=r"written by components\.tokenize"):
-        suite(evaluation_dirs=[tokenized("cola")], output_dir=tmp_path / "glue")
+        suite(evaluation_dirs=[written("cola")], output_dir=tmp_path / "glue")
     with pytest.raises(UserError, match="evaluation_dirs is empty"):
         suite(evaluation_dirs=[], output_dir=tmp_path / "glue")
-    train(data_dir=tokenized("cola"), model="tiny", output_dir=tmp_path / "pgd", method="pgd", num_updates=1, seed=1)
-    evaluate(model_dir=tmp_path / "pgd", data_dir=tokenized("cola"), output_dir=tmp_path / "other", robustness_rows=0)
+    train(data_dir=written("cola"), model="tiny", output_dir=tmp_path / "pgd", method="pgd", num_updates=1, seed=1)
+    evaluate(model_dir=tmp_path / "pgd", data_dir=written("cola"), output_dir=tmp_path / "other", robustness_rows=0)
     with pytest.raises(UserError, match="is of another method"):
         suite(evaluation_dirs=[one, tmp_path / "other"], output_dir=tmp_path / "glue")
     assert not (tmp_path / "glue").exists()
