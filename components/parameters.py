@@ -108,7 +108,8 @@ max_length: Annotated[int, AtLeast(8)] = 128
 """Tokens kept of each example, special tokens included; what is longer is cut on the right, and counted."""
 
 text_columns: list[str] = []
-"""Your own data: the one or two columns that hold the text."""
+"""Your own data: the one or two columns that hold the text. About a tenth of the texts is held out where there is no validation
+file; which ones, the texts themselves decide."""
 
 label_column: str = ""
 """Your own data: the column that holds the label. Numbers with a fraction make it a regression."""

@@ -10,7 +10,6 @@ import pytest
 
 from components.errors import UserError
 from components.tasks.table import TASKS, UNLABELLED
-from components.tokenize import files
 from components.tokenize.read import read_source
 from components.tokenize.rows import Source, tables_of
 
@@ -159,21 +158,6 @@ def test_own_data_finds_its_labels_and_holds_some_out(tmp_path: Path) -> None:
     assert found.task.label_names == ("bug", "feature", "question")
     assert found.task.metrics == ("accuracy", "macro_f1")
     assert (len(whole(found, "train")), len(whole(found, "validation"))) == (3, 1)
-
-
-def test_a_tenth_of_own_rows_is_held_out_wherever_the_pieces_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "rows.csv", "text,label", *(f"row {number},{number % 2}" for number in range(105)))
-    held_out = []
-    for rows_at_once in (7, 10_000):
-        monkeypatch.setattr(files, "ROWS_AT_ONCE", rows_at_once)
-        found = read("rows", path, ("text",), "label")
-        train, validation = (whole(found, split)["idx"].to_pylist() for split in ("train", "validation"))
-        assert sorted(train + validation) == list(range(105))
-        assert [number // 10 for number in validation[:10]] == list(range(10))
-        assert 10 <= len(validation) <= 11
-        assert len({number % 10 for number in validation}) > 3
-        held_out.append(validation)
-    assert held_out[0] == held_out[1]
 
 
 def test_own_numbers_with_a_fraction_are_a_regression(tmp_path: Path) -> None:
