@@ -148,7 +148,8 @@ def test_a_stage_that_is_process_1_ends_at_a_sigterm(tmp_path: Path) -> None:
     """The kernel hands process 1 no signal that it has no handler for: as in a container, whose entry point it is."""
     if subprocess.run(["unshare", "-rpf", "true"], capture_output=True, check=False).returncode:
         pytest.skip("user namespaces are refused here")
-    (tmp_path / "own.csv").write_text("text,label\n" + "a long story,yes\na short one,no\n" * 200_000)
+    rows = "".join(f"a long story of {row},yes\na short one,no\n" for row in range(200_000))
+    (tmp_path / "own.csv").write_text(f"text,label\n{rows}")
     stage = [
         sys.executable,
         "-m",

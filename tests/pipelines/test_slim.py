@@ -55,7 +55,8 @@ def test_a_step_runs_by_its_compiled_command(tmp_path: Path) -> None:
 
 def test_a_steps_python_takes_the_signal_itself(tmp_path: Path) -> None:
     """kfp's own shell would wait for its child, and hand no signal on."""
-    (tmp_path / "own.csv").write_text("text,label\n" + "a long story,yes\na short one,no\n" * 100_000)
+    rows = "".join(f"a long story of {row},yes\na short one,no\n" for row in range(100_000))
+    (tmp_path / "own.csv").write_text(f"text,label\n{rows}")
     from components import cli
     from components.artifacts.provenance import Tracking
     from components.tokenize.settings import Tokenizing

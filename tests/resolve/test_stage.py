@@ -324,7 +324,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name, value in {**environment, "HF_HOME": str(folder / "fetched")}.items():
             patched.setenv(name, value)
         patched.delenv("AWS_CA_BUNDLE", raising=False)
-        for name, content in (("own.tsv", "text\tlabel\n" + "good\t1\nbad\t0\n" * 40), ("base/config.json", "{}")):
+        rows = "".join(f"good {row}\t1\nbad {row}\t0\n" for row in range(40))
+        for name, content in (("own.tsv", f"text\tlabel\n{rows}"), ("base/config.json", "{}")):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(content)
         transfer.store(folder / "own.tsv", f"s3://{BUCKET}/own.tsv")

@@ -4,6 +4,7 @@ import csv
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,8 +16,8 @@ from components.tokenize.read import read_source
 from components.tokenize.rows import tables_of
 
 SPLITS = ("train", "validation")
-Row = tuple[str, ...]
-"""The texts, then the label."""
+Row = tuple[Any, ...]
+"""The texts, then the label: a name, or its number."""
 
 
 def split(folder: Path, rows: Sequence[Row]) -> dict[str, list[Row]]:
