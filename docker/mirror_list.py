@@ -50,14 +50,13 @@ def images(build_dir: Path) -> dict[str, str]:
 
 def packages() -> dict[str, str]:
     """NAME==VERSION -> the requirements file that names it."""
-    pinned = {
-        line.partition("==")[0].lower(): line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
-    }
+    lines = [line.partition("==") for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pinned = {name.lower().replace("_", "-"): version for name, _, version in lines if version}
     found = {}
     for path in sorted(ROOT.glob("docker/*.txt")):
         for line in path.read_text().splitlines():
             if line and not line.startswith(("#", "-r ")):
-                found[pinned[line.lower()]] = str(path.relative_to(ROOT))
+                found[f"{line}=={pinned[line.lower()]}"] = str(path.relative_to(ROOT))
     return found
 
 

@@ -65,7 +65,7 @@ def code_digest(stage: str) -> str:
 class Artifact:
     """A stage's output directory, and all that decides what will be in it.
 
-    inputs: name -> digest; '' for what has none before it is loaded, as a model of the hub: such a result is never reused.
+    inputs: name -> digest.
     reusable: the cache may know it.
     """
 
@@ -140,8 +140,8 @@ class Artifact:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _entry(self) -> Path | None:
-        """Where the cache knows this result, if there is a cache and all inputs have digests."""
-        if CACHE not in os.environ or not self.reusable or not all(self.inputs.values()):
+        """Where the cache knows this result, if there is a cache."""
+        if CACHE not in os.environ or not self.reusable:
             return None
         folder = Path(os.environ[CACHE])
         folder.mkdir(parents=True, exist_ok=True)

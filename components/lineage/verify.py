@@ -16,7 +16,7 @@ from components.artifacts.folders import FILE, combined_digest, file_digest
 from components.artifacts.provenance import is_remote
 from components.errors import StageError
 from components.lineage.tree import Node
-from components.storage import transfer
+from components.storage import hub, transfer
 from components.tokenize.read import read_source
 
 State = Literal["same", "changed", "gone", "out of reach"]
@@ -92,6 +92,9 @@ def _in_place(node: Node) -> Iterator[Checked]:
     if node.generator:
         yield from _generated(node)
         return
+    if node.uri.startswith(hub.SCHEME):
+        yield from _of_hub(node)
+        return
     if not place.is_absolute():
         made = node.uri == "tiny"
         yield Checked(item, "same" if made else "out of reach", "made by the code" if made else "not on this file system")
@@ -132,6 +135,18 @@ def _in_store(node: Node) -> Iterator[Checked]:
     yield from _compared(node.kind, folder if set(node.files) == {name} else node.uri, node.files, found.get)
     if manifest is not None:
         yield _same_manifest(f"{item}/{FILE}", manifest, node)
+
+
+def _of_hub(node: Node) -> Iterator[Checked]:
+    """In the hub's cache. The hub itself is not asked: what a commit holds does not change there."""
+    folder = hub.cached_folder(node.uri.removeprefix(hub.SCHEME), "dataset" if node.kind == "source" else "model")
+    cached = {path: digest for path, digest in node.files.items() if (folder / path).is_file()}
+    yield from _files(node.kind, node.uri, folder, cached)
+    absent = len(node.files) - len(cached)
+    if absent or not node.files:
+        yield Checked(
+            f"{node.kind}: {node.uri}", "out of reach", f"{absent} of {len(node.files)} files are not in the cache here"
+        )
 
 
 def _files(kind: str, uri: str, folder: Path, files: Mapping[str, str]) -> Iterator[Checked]:

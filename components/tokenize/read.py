@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,17 +11,22 @@ import pyarrow as pa
 
 from components.artifacts.code import PROJECT, sources_of
 from components.artifacts.folders import combined_digest, file_digest
-from components.artifacts.splits import find_split
+from components.artifacts.splits import PLACES, SUFFIXES, find_split, split_patterns
 from components.errors import UserError
+from components.storage import hub
 from components.storage.transfer import local
 from components.tasks.sample import generate, named
 from components.tasks.table import UNLABELLED, Task, find_task
 from components.tokenize.files import ROWS_AT_ONCE, check_columns, column_names, read_columns, unquoted_rows
-from components.tokenize.own import read_own
+from components.tokenize.own import OWN_SPLITS, read_own
 from components.tokenize.rows import LABEL, Source, Stretch, Stretches, checked, number_of, table_of, tables_of
 
 HUB_REPOSITORY = "nyu-mll/glue"
 GENERATOR = "components.tasks.sample"
+
+
+class NothingFoundError(UserError):
+    """A folder has no file of any of the task's splits."""
 
 
 def read_source(
@@ -39,23 +43,26 @@ def read_source(
     Raises:
         UserError: unknown task, nothing found; what is wrong inside shows when a split is read.
     """
-    path = local(source)
+    path = _fetched(source, None if text_columns else find_task(name)) if is_of_hub(source) else local(source)
+    if text_columns and is_of_hub(source) and not path.is_dir():
+        raise NothingFoundError(_advice(name, source))
     if text_columns:
         return read_own(name, path, tuple(text_columns), label_column)
     found = Source(find_task(name))
     if source == "sample":
         raw: dict[str, Stretches] = _generate(found, num_sample_rows, seed)
-    elif source == "hub" or source.startswith("hub:"):
-        raw = _read_hub(found, source.removeprefix("hub").removeprefix(":") or HUB_REPOSITORY)
-    elif path.is_dir():
-        raw = _read_folder(found, path, skip_malformed_rows)
+    elif path.is_dir() or is_of_hub(source):
+        try:
+            raw = _read_folder(found, path, skip_malformed_rows)
+        except NothingFoundError as error:
+            raise NothingFoundError(_advice(name, source)) if is_of_hub(source) else error from None
     elif path.is_file():
         raise UserError(f"{path} is a file: to use it as your own data give --text-columns and --label-column")
     else:
         raise UserError(f"no source '{source}': give a folder, a file, 'hub' or 'sample'")
     found.splits = {split: partial(checked, found, split, stretches) for split, stretches in raw.items()}
     for split, lender in found.task.borrowed.items():
-        with contextlib.suppress(UserError):  # most copies of MNLI come without the diagnostic set
+        with contextlib.suppress(NothingFoundError):  # most copies of MNLI come without the diagnostic set
             lent = read_source(lender, source, text_columns, label_column, skip_malformed_rows, num_sample_rows, seed)
             found.splits[split] = lent.splits["test"]
             found.digests |= lent.digests
@@ -83,12 +90,23 @@ def _generated(task: Task, rows: list[tuple[tuple[str, ...], float]]) -> Iterato
     yield Stretch(len(rows), lambda: [table_of(task, *zip(*rows, strict=True))])
 
 
+def _content_digest(stretches: Stretches) -> str:
+    """sha256 of the rows, in Arrow's stream format."""
+    digest = hashlib.sha256()
+    for table in tables_of(stretches()):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        digest.update(sink.getvalue())
+    return digest.hexdigest()
+
+
 # --- GLUE, as files ---
 
 
 def _read_folder(found: Source, folder: Path, skip_malformed_rows: bool) -> dict[str, Stretches]:
     task = found.task
-    for base in (folder / task.name, folder / task.folder, folder):
+    for base in (folder / task.name, folder / task.folder, *(folder / place for place in PLACES)):
         official = {split: [base / file] for split, file in task.files.items() if (base / file).is_file()}
         files = official or {split: paths for split in task.files if (paths := find_split(base, split))}
         if files:
@@ -101,7 +119,7 @@ def _read_folder(found: Source, folder: Path, skip_malformed_rows: bool) -> dict
                     split: partial(_read_official, found, split, path, skip_malformed_rows) for split, (path,) in files.items()
                 }
             return {split: partial(_read_parts, task, split, paths) for split, paths in files.items()}
-    raise UserError(
+    raise NothingFoundError(
         f"{folder} has no '{task.name}': expected {task.folder}/{next(iter(task.files.values()))} (official layout) "
         f"or {task.name}/{next(iter(task.files))}.parquet or .csv (Hugging Face schema)"
     )
@@ -148,60 +166,41 @@ def _read_parts(task: Task, split: str, paths: Sequence[Path]) -> Iterator[Stret
 # --- the hub ---
 
 
+def is_of_hub(source: str) -> bool:
+    return source == "hub" or source.startswith(hub.SCHEME)
+
+
 def pinned(source: str) -> str:
-    """A source of the hub as hub:OWNER/NAME@COMMIT, of the newest commit; any other as it is.
+    """A source of the hub as hub:OWNER/NAME@COMMIT; any other as it is.
 
     Raises:
-        UserError: the hub does not give it.
+        UserError: the hub does not give it.  TryAgainError: the hub is away.
     """
-    if (source != "hub" and not source.startswith("hub:")) or "@" in source:
+    if not is_of_hub(source):
         return source
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # without a network; no OSError
-
-    repository = source.removeprefix("hub").removeprefix(":") or HUB_REPOSITORY
-    try:
-        return f"hub:{repository}@{HfApi().dataset_info(repository).sha}"
-    except (OSError, ValueError, HTTPError) as error:
-        if os.environ.get("HF_HUB_OFFLINE"):  # datasets has a cache of its own
-            return source
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"cannot find {repository} on the hub: {reason}; or give --source a folder") from None
+    return hub.SCHEME + hub.pinned(source.removeprefix("hub").removeprefix(":") or HUB_REPOSITORY, "dataset")
 
 
-def _read_hub(found: Source, repository: str) -> dict[str, Stretches]:
-    import datasets  # seconds to import: only where it is used
-
-    task = found.task
-    datasets.disable_progress_bars()
-    try:
-        name, _, commit = repository.partition("@")
-        loaded = datasets.load_dataset(name, task.name, revision=commit or None)
-    except (OSError, ValueError, RuntimeError) as error:  # what the library raises when offline, or for an unknown name
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"cannot load {task.name} from the hub ({repository}): {reason}; or give --source a folder") from None
-
-    columns = [*task.text_columns, LABEL]
-
-    def rows(split: str, start: int) -> Iterator[pa.Table]:
-        yield loaded[split].with_format("arrow")[start : start + ROWS_AT_ONCE].select(columns)
-
-    def stretches(split: str) -> Iterator[Stretch]:
-        for start in range(0, len(loaded[split]), ROWS_AT_ONCE):
-            yield Stretch(min(ROWS_AT_ONCE, len(loaded[split]) - start), partial(rows, split, start))
-
-    there = [split for split in task.files if split in loaded]
-    for split in there:
-        found.digests[f"{repository}/{task.name}/{split}"] = partial(_content_digest, partial(stretches, split))
-    return {split: partial(stretches, split) for split in there}
+def _fetched(source: str, task: Task | None) -> Path:
+    """The files of a source of the hub, as far as the task's splits may be in them; without a task, those of own data."""
+    places = [*PLACES, *(f"{name}/" for name in (task.name, task.folder) if name)] if task else PLACES
+    wanted = [
+        f"{place}{pattern}"
+        for place in places
+        for split in (task.files if task else OWN_SPLITS)
+        for suffix in SUFFIXES
+        for pattern in split_patterns(split, suffix)
+    ]
+    official = [f"{place}{file}" for place in places for file in (task.files.values() if task else ())]
+    return hub.folder_of(pinned(source).removeprefix(hub.SCHEME), "dataset", (*wanted, *official))
 
 
-def _content_digest(stretches: Stretches) -> str:
-    """sha256 of the rows, in Arrow's stream format."""
-    digest = hashlib.sha256()
-    for table in tables_of(stretches()):
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        digest.update(sink.getvalue())
-    return digest.hexdigest()
+def _advice(task: str, source: str) -> str:
+    """What to do where the reader finds nothing in a source of the hub."""
+    name = pinned(source).removeprefix(hub.SCHEME)
+    there = hub.names_in(name, "dataset")
+    shown = ", ".join(there[:5]) + (", ..." if len(there) > 5 else "")
+    forms = f"{task}/train.parquet, data/train-00000-of-00001.parquet, train.csv or the like"
+    converted = f"{hub.SCHEME}{name.partition('@')[0]}@refs/convert/parquet"
+    mend = f"try the hub's Parquet copy, --source {converted}"
+    return f"{source} has no files of '{task}' ({forms}), but {shown or 'nothing'}: {mend}"

@@ -6,7 +6,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,11 @@ from components.artifacts.folders import Artifact, Manifest, combined_digest
 from components.artifacts.names import EXAMPLES, STATISTICS, TEXT_DIGEST, TEXTS, TOKENIZER
 from components.artifacts.provenance import Origin, Tracking, uri_of
 from components.errors import UserError
+from components.modeling import load
 from components.modeling.load import files_digest, load_tokenizer, model_origin, tokenizer_files
 from components.storage.transfer import check_state, local
 from components.tasks.table import UNLABELLED, Task
+from components.tokenize import read
 from components.tokenize.counts import Counts, name_and_add, show
 from components.tokenize.digest import BLOCK_ROWS, RowsDigest, text_digests
 from components.tokenize.read import read_source
@@ -59,7 +61,7 @@ def tokenize(
     is large; tokenizer/, task.json (labels and metrics), statistics.json (lengths, labels, what was cut), examples.json and
     manifest.json. With num_parts, writes one part of that, for components.tokenize.merge.
     """
-    tokenizing = cli.made(Tokenizing, settings, given, Tracking)
+    tokenizing = tied(cli.made(Tokenizing, settings, given, Tracking))
     artifact, found = plan(tokenizing, output_dir, part, num_parts, source_files)
     if manifest := artifact.cached():
         return manifest
@@ -89,10 +91,16 @@ def tokenize(
     return artifact.manifest()
 
 
+def tied(tokenizing: Tokenizing) -> Tokenizing:
+    """With names of the hub tied to their commits, as components.resolve has them."""
+    return replace(tokenizing, model=load.pinned(tokenizing.model), source=read.pinned(tokenizing.source))
+
+
 def plan(
     tokenizing: Tokenizing, output_dir: Path, part: int = 0, num_parts: int = 0, source_files: Path | None = None
 ) -> tuple[Artifact, Source]:
     """What `tokenize` will write with these arguments, and where it reads; nothing slow is imported to say so."""
+    tokenizing = tied(tokenizing)
     if num_parts < 0 or not 0 <= part < (num_parts or 1):
         raise UserError(f"part {part} of {num_parts}: parts are counted from 0")
     if num_parts and tokenizing.shard_rows % BLOCK_ROWS:

@@ -13,7 +13,15 @@ from components.artifacts.folders import Artifact, Manifest, origin, read_manife
 from components.artifacts.names import STATISTICS, TOKENIZER, TRAINING
 from components.artifacts.splits import find_split
 from components.errors import UserError
-from components.modeling.load import files_digest, load_model, load_tokenizer, model_files, model_origin, tokenizer_digest
+from components.modeling.load import (
+    files_digest,
+    load_model,
+    load_tokenizer,
+    model_files,
+    model_origin,
+    pinned,
+    tokenizer_digest,
+)
 from components.storage.transfer import check_state
 from components.tasks.table import Task
 from components.train.settings import OF_METHODS, Settled, Training, as_given, check, settle
@@ -121,6 +129,8 @@ def plan(data_dir: Path, output_dir: Path, given: Mapping[str, Any]) -> tuple[Ar
         UserError: a parameter that is none, or data that are not whole.
     """
     check(given)
+    if "model" in given:
+        given = {**given, "model": pinned(given["model"])}
     data = read_manifest(data_dir, "tokenize")
     settled = settle(given, _num_rows(data_dir))
     parameters = {name: value for name, value in settled.values.items() if name not in UNDECISIVE}

@@ -246,7 +246,8 @@ def test_a_suite_of_nothing_is_refused_for_that(
 
 def test_a_suites_settings_serve_all_its_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     """What depends on a task's rows is left to the training; what of a task or a seed remains is of the first run."""
-    form = {name: parameters.default(name) for name in parameters.form()} | {"task": "", "source": "hub", "model": "tiny"}
+    form = {name: parameters.default(name) for name in parameters.form()} | {"task": "", "model": "tiny"}
+    form["source"] = f"hub:nyu-mll/glue@{COMMIT}"
     texts = dict(zip(STAGES, resolve_step({**form, "tasks": ["rte", "mnli"], "seeds": [1.0, 2.0]}, []), strict=False))
     told = {stage: json.loads(text) for stage, text in texts.items()}
     assert told["tokenize"]["task"] == "rte"

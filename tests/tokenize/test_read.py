@@ -118,32 +118,6 @@ def test_mnli_takes_the_diagnostic_set_along_where_there_is_one(tmp_path: Path, 
     assert set(found.inputs) == {*alone.inputs, place}
 
 
-def test_the_hub_is_read_through_datasets(tmp_path: Path) -> None:
-    """A folder in the hub's own layout goes through the same library call as the hub."""
-    write(
-        tmp_path / "README.md",
-        "---",
-        "configs:",
-        "- config_name: rte",
-        "  data_files:",
-        "  - {split: train, path: rte/train-*}",
-        "  - {split: validation, path: rte/validation-*}",
-        "---",
-    )
-    (tmp_path / "rte").mkdir()
-    table = pa.table({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1], "idx": [0, 1]})
-    for split in ("train", "validation"):
-        pq.write_table(table, tmp_path / "rte" / f"{split}-00000-of-00001.parquet")
-    found = read("rte", f"hub:{tmp_path}")
-    assert whole(found, "validation")["sentence2"].to_pylist() == ["c", "d"]
-    assert len(next(iter(found.inputs.values()))) == 64
-
-
-def test_no_hub_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot load rte from the hub .* give --source a folder"):
-        read("rte", "hub")
-
-
 OWN = [
     "text,team,score",
     '"it crashes, often",bug,1.5',
