@@ -138,6 +138,9 @@ def num_train_rows(values: Mapping[str, Any]) -> int | None:
     source = values.get("source", parameters.default("source"))
     if source == "sample":
         return int(values.get("num_sample_rows", parameters.default("num_sample_rows")))
-    if source.partition(":")[0] == "hub" and not values.get("text_columns"):
+    from components.tokenize.read import HUB_REPOSITORY
+
+    is_glue = source == "hub" or source.partition("@")[0] == f"hub:{HUB_REPOSITORY}"
+    if is_glue and not values.get("text_columns"):
         return TASKS[values["task"]].train_rows or None
     return None

@@ -271,7 +271,7 @@ def test_the_recipe_is_filled_in_where_the_number_of_rows_is_known(capsys: pytes
         assert (told["num_epochs"], told["global_batch_size"], told["learning_rate"]) == ((10, 16, 2e-5) if few else (3, 32, 0))
         assert (told["method"], told["optimizer"]) == ("plain", "adamw")
         assert f"train: recipe {recipe} (" in capsys.readouterr().out
-    for source in ("/data/glue", "s3://bucket/glue", "hub"):
+    for source in ("/data/glue", "s3://bucket/glue", f"hub:owner/glue@{COMMIT}", "hub"):
         own = {"text_columns": ["text"], "label_column": "label"} if source == "hub" else {}
         told = settled(task="mnli", source=source, **own)["train"]
         assert [told[name] for name in ("recipe", "method", "num_epochs", "global_batch_size")] == ["", "", 0, 0]
