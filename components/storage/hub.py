@@ -136,17 +136,19 @@ def _remember(repository: str, kind: Kind, revision: str, commit: str) -> None:
 
 def _check(path: Path, name: str) -> None:
     """TryAgainError where the bytes are not those that the hub names the file by; it is fetched again then."""
-    blob = path.resolve()
+    if not path.is_symlink():  # a cache on a file system that has no links
+        return
+    blob = path.parent / path.readlink()  # may be a link itself, to where all repositories share their files
     if len(blob.name) == 64:  # of a large file: its sha256
-        same = file_digest(blob) == blob.name
+        same = file_digest(path) == blob.name
     elif len(blob.name) == 40:  # of a small one: git's own; some mirrors name the plain sha1
-        content = blob.read_bytes()
+        content = path.read_bytes()
         digests = (hashlib.sha1(it, usedforsecurity=False) for it in (b"blob %d\0" % len(content) + content, content))
         same = blob.name in [digest.hexdigest() for digest in digests]
     else:
-        return  # a cache without links, or a mirror with names of its own
+        return  # a mirror with names of its own
     if not same:
-        for damaged in (path, blob):
+        for damaged in (path.resolve(), blob, path):
             damaged.unlink(missing_ok=True)
         raise TryAgainError(f"{SCHEME}{name}: {path.name} came damaged and was deleted: try again")
 

@@ -1,11 +1,14 @@
 """Names of the hub and its files, through its own library, from a stand-in of its HTTP API."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hub_stub import Hub, environment, forget, hub_stub, library_at
-from support import run_module
+from support import ROOT, run_module
 
 from components.errors import TryAgainError, UserError
 from components.storage import hub
@@ -142,6 +145,47 @@ def test_a_damaged_file_is_not_kept(stub: Hub, damage: str, file: str) -> None:
     assert "\n" not in str(raised.value)
     setattr(stub, damage, 0)
     assert (hub.folder_of("owner/name", "model", (file,)) / file).read_bytes() == b"{}" * 500
+
+
+def test_a_file_that_repositories_share_is_known_by_its_own_name(stub: Hub, tmp_path: Path) -> None:
+    """As the library keeps what came by Xet: the blob is a link to a file that is named by another digest."""
+    stub.add("model", "owner/name").commit(FILES)
+    path = hub.folder_of("owner/name", "model", ("*.safetensors",)) / "model.safetensors"
+    shared, blob = tmp_path / ("f" * 64), path.resolve()
+    blob.rename(shared)
+    blob.symlink_to(shared)
+    forget()
+    assert (hub.folder_of("owner/name", "model", ("*.safetensors",)) / "model.safetensors").read_bytes() == b"w" * 1000
+    shared.write_bytes(b"other" * 200)
+    forget()
+    with pytest.raises(TryAgainError, match="came damaged and was deleted"):
+        hub.folder_of("owner/name", "model", ("*.safetensors",))
+    assert not shared.exists()
+    assert (hub.folder_of("owner/name", "model", ("*.safetensors",)) / "model.safetensors").read_bytes() == b"w" * 1000
+
+
+def test_the_settings_that_a_namespace_mounts_reach_the_hub(tmp_path: Path) -> None:
+    with hub_stub() as stub:
+        repository = stub.add("model", "owner/private")
+        repository.refusal, commit = (401, "RepoNotFound"), repository.commit(FILES)
+        known = {**environment(stub.url, tmp_path / "cache"), "HF_TOKEN": stub.token}
+        for folder, name in (("s3", "HF_TOKEN"), *(("config", name) for name in known if name != "HF_TOKEN")):
+            (tmp_path / "mounted" / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "mounted" / folder / name).write_text(known[name] + "\n")
+        code = f"""
+from pathlib import Path
+from components import image, parameters
+image.take_mounted_settings.__defaults__ = (Path({str(tmp_path / "mounted")!r}),)
+from components.resolve.step import resolve_step
+form = {{name: parameters.default(name) for name in parameters.form()}} | dict(tasks=[], seeds=[], task="rte")
+print(resolve_step(form | dict(source="sample", model="owner/private"), [])[0])
+"""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**clean, "HF_HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert f'"model":"owner/private@{commit}"' in done.stdout
+    assert stub.token not in done.stdout + done.stderr
 
 
 def test_a_command_says_it_in_one_line(tmp_path: Path) -> None:
