@@ -269,7 +269,8 @@ perturbation_fraction: Annotated[float, Within(0, 1, above=True)] | None = None
 # --- evaluation ---
 
 robustness_rows: Annotated[int, AtLeast(0)] = 500
-"""Rows of each validation split that are also scored under noise, on the embeddings and in the texts; 0 for none."""
+"""Rows of each validation split, drawn from all, that are also scored under noise, on the embeddings and in the texts; 0 for
+none."""
 
 # --- registry and tracking ---
 

@@ -65,7 +65,7 @@ def measure_splits(
         described = describe(task, labels, predictions, scores, rows.lengths.numpy())
         results["splits"][split] = {**described, "intervals": intervals, "digest": statistics[split]["digest"]}
         if robustness_rows:
-            results["splits"][split]["robustness"] = robustness(model, rows.first(robustness_rows), tokenizer, task)
+            results["splits"][split]["robustness"] = robustness(model, rows.drawn(robustness_rows), tokenizer, task)
         for row in worst(task, labels, predictions, scores):
             answer = _answer(task, labels[row], predictions[row], scores[row])
             ids = rows.tokens["input_ids"][rows.offsets[row] : rows.offsets[row + 1]].tolist()

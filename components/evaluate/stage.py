@@ -102,7 +102,7 @@ def evaluate(
         results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": recipe}
         knows = trained_on(data_dir) if manifests[0]["inputs"].get("data") == manifests[1]["digest"] else None
         measured = measure_splits(model, tokenizer, task, data_dir, splits, evaluating.robustness_rows, knows)
-        results |= {**measured.results, "baselines": baselines(task, data_dir, splits[0])}
+        results |= {**measured.results, **baselines(task, data_dir, splits)}
         predicted, errors = measured.predicted, measured.errors
         pq.write_table(predicted, folder / PREDICTIONS, compression="zstd")
         if knows is not None:

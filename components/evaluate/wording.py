@@ -6,7 +6,15 @@ from typing import Any
 
 def caveats(results: dict[str, Any]) -> list[str]:
     """A sentence each; none where there is nothing to say.  results: what metrics.json holds."""
-    return [said for split, result in results["splits"].items() if (said := _seen(split.replace("_", " "), result))]
+    seen = (_seen(split.replace("_", " "), result) for split, result in results["splits"].items())
+    return [said for said in (*seen, _counted(**results["baseline_rows"])) if said]
+
+
+def _counted(majority: int, bag_of_words: int) -> str:
+    """majority, bag_of_words: the training rows that each was made of."""
+    if bag_of_words == majority:
+        return ""
+    return f"Bag of words was trained on {bag_of_words:,} rows, drawn from all {majority:,}."
 
 
 def _seen(split: str, result: dict[str, Any]) -> str:

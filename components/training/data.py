@@ -75,9 +75,18 @@ class Split:
         """Tokens of each row: (num_rows,) int64."""
         return self.offsets.diff()
 
-    def first(self, count: int) -> "Split":
-        """Its first rows, at most `count`."""
-        return Split(self.tokens, self.offsets[: count + 1], self.labels[:count])
+    def drawn(self, count: int) -> "Split":
+        """At most `count` of its rows, drawn from all, in their order; the same ones every time."""
+        if count >= len(self):
+            return self
+        rows = np.sort(np.random.default_rng(0).choice(len(self), count, replace=False))
+        starts, ends = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
+        tokens = {
+            name: torch.cat([values[start:end] for start, end in zip(starts, ends, strict=True)])
+            for name, values in self.tokens.items()
+        }
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), self.lengths[rows].cumsum(0)])
+        return Split(tokens, offsets, self.labels[rows])
 
     def batch(self, rows: Tensor, pad_id: int, device: torch.device, packed: bool = False) -> Batch:
         """The examples at `rows`, on `device`; `packed` for a model that `pack` has prepared."""

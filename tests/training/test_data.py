@@ -8,7 +8,7 @@ import torch
 from components.errors import UserError
 from components.tokenize.stage import tokenize
 from components.training import data
-from components.training.data import micro_batches, read_split
+from components.training.data import Split, micro_batches, read_split
 from components.training.selection import num_examples, rows_of_update, updates_per_epoch
 
 
@@ -77,3 +77,28 @@ def test_a_split_holds_what_the_parquet_file_says(
         assert batch.input_ids[number, length:].sum() == 0
         assert batch.labels[number] == table["label"][row]
     assert batch.input_ids.shape[1] == split.lengths[rows].max()
+
+
+def test_rows_that_are_drawn_are_whole_rows_from_all_of_the_split(tokenized: Callable[[str], Path]) -> None:
+    """Sorted by label, the first half has one label only."""
+    rows = read_split(tokenized("rte"), "train")
+    order = rows.labels.argsort(stable=True)
+    lengths = rows.lengths[order]
+    pieces = [slice(int(rows.offsets[row]), int(rows.offsets[row + 1])) for row in order]
+    tokens = {name: torch.cat([values[piece] for piece in pieces]) for name, values in rows.tokens.items()}
+    by_label = Split(tokens, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]), rows.labels[order])
+    drawn = by_label.drawn(80)
+    assert len(drawn) == 80
+    assert all(20 < count < 60 for count in drawn.labels.bincount())
+
+    def examples(split: Split) -> list[tuple[int, ...]]:
+        every = split.batch(torch.arange(len(split)), 0, torch.device("cpu"))
+        assert every.token_type_ids is not None
+        columns = torch.cat([every.labels[:, None], every.input_ids, every.token_type_ids], 1).tolist()
+        return [tuple(number for number in row if number) for row in columns]
+
+    there, found = examples(by_label), examples(drawn)
+    places = [there.index(example) for example in found]
+    assert places == sorted(set(places))
+    assert examples(by_label.drawn(80)) == found
+    assert by_label.drawn(len(by_label)) is by_label
