@@ -23,7 +23,7 @@ from components.artifacts.folders import CACHE
 from components.artifacts.names import METRICS, REPORT
 from components.evaluate.stage import scored
 from components.resolve.stage import every_run
-from components.suite.stage import PAGE, SUBMISSION, TEXT
+from components.suite.stage import PAGE, SUBMISSION, TEXT, run_name
 from pipelines import command, table
 from pipelines.command import arguments_of, command_line, parsed
 from pipelines.console import Terminal, stages_only
@@ -101,7 +101,7 @@ def one_at_a_time(pipeline: GraphComponent) -> None:
 def _iterations(name: str, given: dict[str, Any]) -> list[str]:
     """What the iterations of the pipeline's loop are called."""
     if name == "suite":
-        return [f"{it['task']}, seed {it['seed']}" for it in every_run(given)]
+        return [run_name(it["task"], it["seed"]) for it in every_run(given)]
     return [f"part {part}" for part in range(given.get("num_parts", 0))]
 
 

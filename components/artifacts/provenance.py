@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,14 @@ class Tracking:
 
     experiment: str
     tracking_uri: str
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One iteration of a pipeline's loop.  name: no other of the loop has it.  params: what is its own, by name."""
+
+    name: str
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_remote(uri: str) -> bool:

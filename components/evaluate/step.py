@@ -32,7 +32,8 @@ def evaluate_step(
             run.log_folder(folder, REPORT, SUMMARY)
             return manifest
 
-        recorded(plan(Path(trained.path), data_dir, folder, evaluating), tracking, evaluation, make)
+        artifact = plan(Path(trained.path), data_dir, folder, evaluating)
+        recorded(artifact, tracking, evaluation, make, iteration=trained.metadata.get("iteration", ""))
         results = json.loads((folder / METRICS).read_text())
         for name, value in flat(results).items():
             metrics.log_metric(name, value)

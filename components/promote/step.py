@@ -15,5 +15,5 @@ def promote_step(settings: str, model_uri: str, reason: str) -> None:
         criteria, tracking = cli.parts(settings, Criteria, Tracking)
         from components.tracking.runs import stage_run
 
-        with stage_run("promote", tracking, last=True):
+        with stage_run("promote", tracking, last=True, registered=model_uri):
             Path(reason).write_text(promote(model_uri=model_uri, **vars(criteria)))

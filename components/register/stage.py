@@ -1,6 +1,5 @@
 """A trained, evaluated model becomes a version in the MLflow registry that answers raw text, and is put to the gate."""
 
-import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,13 +60,12 @@ def register(*, model_dir: Path, evaluation_dir: Path, settings: str = parameter
     from components.registry.card import write_card
     from components.registry.champion import crown, judge, record
     from components.registry.store import log_version, version_of
-    from components.tracking.runs import reachable
+    from components.tracking.runs import active_or_own, reachable
 
     results, examples = (json.loads((evaluation_dir / file).read_text()) for file in (METRICS, EXAMPLES))
     tags = _tags(task, model, evaluation, results)
     client = mlflow.MlflowClient()
-    active = mlflow.active_run()
-    with reachable(), contextlib.nullcontext(active) if active else mlflow.start_run(run_name="register") as run:
+    with reachable(), active_or_own("register") as run:
         version = known = version_of(client, name, tags["digest.registered"])
         if not version:
             version = log_version(run.info.run_id, name, task, model_dir, evaluation_dir, tags)

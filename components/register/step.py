@@ -10,7 +10,7 @@ from components.artifacts.provenance import Tracking
 from components.evaluate.stage import flat
 from components.register.stage import Registering, next_step, register
 from components.registry.criteria import Criteria
-from components.tracking.steps import begun
+from components.tracking.steps import begun, iteration_of
 
 
 def register_step(settings: str, trained: Any, evaluation: Any, card: Any, model_uri: str, gate: str) -> str:
@@ -20,7 +20,8 @@ def register_step(settings: str, trained: Any, evaluation: Any, card: Any, model
         registering, criteria, tracking = cli.parts(settings, Registering, Criteria, Tracking)
         from components.tracking.runs import stage_run
 
-        with stage_run("register", tracking, last=True) as run:
+        iteration = iteration_of(evaluation.metadata.get("iteration", ""))
+        with stage_run("register", tracking, iteration=iteration) as run:
             # Promotion is a step of its own, in the branch that the pipeline's graph shows.
             values = {**vars(registering), **vars(criteria), "auto_promote": False}
             registered = register(model_dir=Path(trained.path), evaluation_dir=folder, **values)
@@ -32,4 +33,7 @@ def register_step(settings: str, trained: Any, evaluation: Any, card: Any, model
             Path(gate).write_text(str(registered["decision"]))
             outcome = {"model_uri": registered["model_uri"], "gate": str(registered["decision"])}
             card.metadata.update(outcome, mlflow_run_id=run.run_id)
-            return next_step(registered, registering.auto_promote)
+            run.log_registered(registered["model_uri"])
+            following = next_step(registered, registering.auto_promote)
+            run.is_last = following != "promote"
+            return following

@@ -1,7 +1,10 @@
 """components.resolve as a step of a pipeline."""
 
+import os
 from typing import Any
 
+from components import cli
+from components.artifacts.provenance import Tracking
 from components.resolve.stage import STAGES, check, every_run, pinned, texts_of
 from components.tracking.steps import begun
 
@@ -20,6 +23,10 @@ def resolve_step(given: dict[str, Any], image_pull_secrets: list[str]) -> Texts:
         is_suite = bool(given["tasks"] or given["seeds"])
         given = {name: value for name, value in given.items() if name not in (of_one if is_suite else of_many)}
         values = {"image_pull_secrets": image_pull_secrets, **pinned(check(given))}
+        if "MLFLOW_RUN_ID" not in os.environ:  # which is a run that Kubeflow has opened: so it has opened the pipeline's too
+            from components.tracking.runs import open_pipeline_run  # MLflow takes seconds to import
+
+            open_pipeline_run(cli.pick(Tracking, values))  # here, where no other step can do so at the same moment
         texts = texts_of(every_run(values)[0], of_suite=True) if is_suite else texts_of(values)
         tokenize, train, evaluate, register, promote = (texts[stage] for stage in STAGES)
         return tokenize, train, evaluate, register, promote

@@ -35,6 +35,10 @@ def runs(tasks: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
     return [{"glue_task": task, "seed": seed} for task in tasks for seed in seeds]  # `task` is taken, in a KFP loop
 
 
+def run_name(task: str, seed: int) -> str:
+    return f"{task}, seed {seed}"
+
+
 @documented
 def suite(*, evaluation_dirs: list[Path], output_dir: Path) -> Manifest:
     """Make the GLUE table of one model with one method: mean and spread over seeds, averages, published figures beside them.

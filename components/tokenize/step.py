@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components import cli
-from components.artifacts.folders import artifact_metadata
+from components.artifacts.folders import Manifest, artifact_metadata
 from components.artifacts.provenance import Tracking
 from components.errors import UserError
 from components.tasks.table import Task
@@ -21,7 +21,15 @@ def tokenize_step(settings: str, dataset: Any, of_run: Mapping[str, Any]) -> Non
         settings = cli.with_changes(settings, of_run)
         tokenizing, tracking = cli.parts(settings, Tokenizing, Tracking)
         artifact, _ = plan(tokenizing, Path(dataset.path))
-        recorded(artifact, tracking, dataset, lambda *_: tokenize(output_dir=artifact.path, settings=settings))
+        # In a loop not below an iteration: the seeds of a task share its data.
+        told = {name: getattr(tokenizing, name) for name in sorted(of_run, key=lambda name: name != "task")}
+        names = [value if name == "task" else f"{name} {value}" for name, value in told.items()]
+        run_name = f"tokenize {', '.join(names)}" if of_run else ""
+
+        def make(*_: object) -> Manifest:
+            return tokenize(output_dir=artifact.path, settings=settings)
+
+        recorded(artifact, tracking, dataset, make, run_name=run_name)
         dataset.metadata["task"] = Task.read(artifact.path).name
 
 

@@ -1,48 +1,100 @@
-"""MLflow: one parent run per pipeline run, in it a run per stage.
+"""MLflow: one run per pipeline run, in it a run per stage; where the pipeline has a loop, with one per iteration between them.
 
-The parent is found by the tag that Kubeflow's own MLflow plugin writes too (kfp.pipeline_run_id). Where that plugin has opened
-a run for the task already (MLFLOW_RUN_ID), that run is the stage's: nothing is opened beside it, nor renamed.
+The pipeline's run is found by the tag that Kubeflow's own MLflow plugin writes too (kfp.pipeline_run_id). Where that plugin has
+opened a run for the task already (MLFLOW_RUN_ID), that run is the stage's: nothing is opened beside it, nor renamed.
 """
 
 import json
 import os
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from components.artifacts.folders import Manifest
-from components.artifacts.provenance import Tracking, generators_of, pipeline_run_id
+from components.artifacts.provenance import Iteration, Tracking, generators_of, pipeline_run_id
 from components.errors import TryAgainError, UserError
 from components.storage.s3 import environment
+from components.tracking import tree
+from components.tracking.away import in_haste
+from components.tracking.follow import following
 
-PIPELINE_RUN_TAG = "kfp.pipeline_run_id"
+MODEL_URI = "model_uri"
+"""Tag of the run that registered it."""
 DATASET_DIGEST = 36  # characters that MLflow keeps of it
-METRICS_AT_ONCE = 1000  # what the server takes in one request
-POLL_SECONDS = 2.0
 
 
-@contextmanager
-def stage_run(stage: str, tracking: Tracking, last: bool = False) -> Iterator["StageRun"]:
-    """Open the run of a stage of this pipeline run; close it, and after the last stage or a failure the parent, when the block
-    ends.
+def open_pipeline_run(tracking: Tracking) -> None:
+    """Open the run of this pipeline run, if it is not there yet. For the first step: while it runs no other can do so.
 
     Raises:
         UserError: no MLflow server is named, or no pipeline run.  TryAgainError: the server does not answer.
     """
     _use(tracking.tracking_uri)
-    with reachable(), _open(stage, pipeline_run_id(), tracking.experiment, last) as run:
+    if "MLFLOW_RUN_ID" not in os.environ:
+        with reachable():
+            _pipeline_run(mlflow.MlflowClient(), tracking.experiment, alone=True)
+
+
+@contextmanager
+def stage_run(
+    name: str, tracking: Tracking, last: bool = False, iteration: Iteration | None = None, registered: str = ""
+) -> Iterator["StageRun"]:
+    """Open the run of a stage of this pipeline run, and close it when the block ends; the runs above it then say what all those
+    below them do: one failed, all are done, or some go on.
+
+    What goes wrong in the block is raised, whether MLflow can be told or not.
+
+    Args:
+        last: When it has ended well nothing more is to come, here or, of an iteration, in that.
+        iteration: Of the pipeline's loop, which the stage is a part of.
+        registered: Instead: the version that the stage goes on with; the iteration is that which registered it.
+
+    Raises:
+        UserError: no MLflow server is named, or no pipeline run.  TryAgainError: the server does not answer.
+    """
+    _use(tracking.tracking_uri)
+    with reachable():
+        if "MLFLOW_RUN_ID" in os.environ:
+            active = mlflow.start_run()
+            with _ending(name):
+                yield StageRun(active.info.run_id)
+            return
+        client = mlflow.MlflowClient()
+        pipeline = _pipeline_run(client, tracking.experiment)
+        of_pipeline, experiment_id = {tree.PIPELINE_RUN_TAG: pipeline_run_id()}, pipeline.info.experiment_id
+        if registered:
+            by = tree.with_tags(client, experiment_id, {**of_pipeline, MODEL_URI: registered})
+            iteration = next((Iteration(run.data.tags[tree.ITERATION]) for run in by if tree.ITERATION in run.data.tags), None)
+        levels = [pipeline, *([_iteration_run(client, pipeline, iteration)] if iteration else [])]
+        tags = of_pipeline | ({tree.ITERATION: iteration.name} if iteration else {})
+        above = levels[-1].info.run_id
+        active = mlflow.start_run(run_name=name, experiment_id=experiment_id, parent_run_id=above, tags=tags)
+        run = StageRun(active.info.run_id, above, last)
+        with _ending(name, levels):
+            tree.settle(client, levels)
+            yield run
+            if run.is_last:
+                client.set_tag(run.run_id, tree.LAST, "true")
+
+
+@contextmanager
+def active_or_own(name: str) -> Iterator[Run]:
+    """The MLflow run that is active, else one that lasts as long as the block."""
+    if active := mlflow.active_run():
+        yield active
+        return
+    run = mlflow.start_run(run_name=name)
+    with _ending(name):
         yield run
 
 
 def end_pipeline_run(pipeline_run_id: str, tracking: Tracking) -> None:
-    """Mark as failed what of a pipeline run is still open, its own run and its stages': what opened it ended without a word.
+    """Mark as failed what of a pipeline run is still open, its own run and all below it: what opened it ended without a word.
 
     Runs that Kubeflow's plugin opened are Kubeflow's to end.
 
@@ -53,12 +105,9 @@ def end_pipeline_run(pipeline_run_id: str, tracking: Tracking) -> None:
     with reachable():
         client = mlflow.MlflowClient()
         known = client.get_experiment_by_name(tracking.experiment)
-        for parent in _pipeline_runs(client, pipeline_run_id, known.experiment_id) if known else ():
-            stages = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-            for run in (*stages, parent):
-                if run.info.status == "RUNNING":
-                    client.set_terminated(run.info.run_id, "FAILED")
-                    print(f"clean_up: {run.info.run_name} was still open in MLflow, and is marked as failed", flush=True)
+        for own in tree.with_tags(client, known.experiment_id, tree.of_pipeline(pipeline_run_id)) if known else ():
+            for name in tree.end(client, own):
+                print(f"clean_up: {name} was still open in MLflow, and is marked as failed", flush=True)
 
 
 def _use(tracking_uri: str) -> None:
@@ -84,38 +133,34 @@ def reachable() -> Iterator[None]:
 
 
 @contextmanager
-def _open(stage: str, pipeline_run_id: str, experiment: str, last: bool) -> Iterator["StageRun"]:
-    if "MLFLOW_RUN_ID" in os.environ:
-        with mlflow.start_run() as active:
-            yield StageRun(active.info.run_id)
-        return
-    client = mlflow.MlflowClient()
-    parent, experiment_id = _parent(client, pipeline_run_id, experiment)
-    client.update_run(parent, status="RUNNING")
+def _ending(name: str, levels: Sequence[Run] = ()) -> Iterator[None]:
+    """End the active run as the block ends, and settle what is above it.
+
+    MLflow's own `with` would raise that the server is away instead of what went wrong in the block, some minutes later.
+    """
     try:
-        tags = {PIPELINE_RUN_TAG: pipeline_run_id}
-        with mlflow.start_run(run_name=stage, experiment_id=experiment_id, parent_run_id=parent, tags=tags) as active:
-            yield StageRun(active.info.run_id, parent)
+        yield
     except BaseException:
-        client.set_terminated(parent, "FAILED")
+        with in_haste(f"that {name} failed"):
+            mlflow.end_run("FAILED")
+            tree.settle(mlflow.MlflowClient(), levels)
         raise
-    if last:
-        client.set_terminated(parent, "FINISHED")
+    mlflow.end_run()
+    tree.settle(mlflow.MlflowClient(), levels)
 
 
-def _parent(client: mlflow.MlflowClient, pipeline_run_id: str, experiment: str) -> tuple[str, str]:
-    """(run id, experiment id) of the pipeline run's own run, opened by whichever stage comes first."""
-    experiment_id = _experiment_id(client, experiment)
-    if found := _pipeline_runs(client, pipeline_run_id, experiment_id):
-        return found[0].info.run_id, experiment_id
-    tags = {PIPELINE_RUN_TAG: pipeline_run_id, "stage": "pipeline"}
-    return client.create_run(experiment_id, tags=tags, run_name=pipeline_run_id).info.run_id, experiment_id
+def _pipeline_run(client: mlflow.MlflowClient, experiment: str, alone: bool = False) -> Run:
+    own = pipeline_run_id()
+    return tree.the_one(client, _experiment_id(client, experiment), own, tree.of_pipeline(own), alone)
 
 
-def _pipeline_runs(client: mlflow.MlflowClient, pipeline_run_id: str, experiment_id: str) -> list[Run]:
-    """The pipeline run's own run, if a stage has opened one."""
-    query = f"tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run_id}' AND tags.stage = 'pipeline'"
-    return list(client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1))
+def _iteration_run(client: mlflow.MlflowClient, pipeline: Run, iteration: Iteration) -> Run:
+    """With what is its own as parameters, so that iterations can be compared."""
+    tags = tree.of_iteration(pipeline_run_id(), iteration.name, pipeline.info.run_id)
+    run = tree.the_one(client, pipeline.info.experiment_id, iteration.name, tags)
+    if new := {name: value for name, value in iteration.params.items() if name not in run.data.params}:
+        client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in new.items()])
+    return run
 
 
 def _experiment_id(client: mlflow.MlflowClient, experiment: str) -> str:
@@ -138,9 +183,11 @@ def _artifact_location(tracking_uri: str) -> str | None:
 class StageRun:
     """An open MLflow run of one stage."""
 
-    def __init__(self, run_id: str, parent_id: str | None = None) -> None:
+    def __init__(self, run_id: str, parent_id: str | None = None, is_last: bool = False) -> None:
+        """parent_id: the run above, that of the iteration or of the pipeline.  is_last: may be set until the stage ends."""
         self.run_id = run_id
         self.parent_id = parent_id
+        self.is_last = is_last
         self.client = mlflow.MlflowClient()
 
     def log_manifest(self, manifest: Manifest) -> None:
@@ -155,7 +202,7 @@ class StageRun:
         self.client.log_dict(self.run_id, manifest, f"{manifest['stage']}/manifest.json")
 
     def log_generated(self, generated: str) -> None:
-        """On this run and the pipeline's, by what the data were generated; nothing where they were not."""
+        """On this run and the one above, by what the data were generated; nothing where they were not."""
         for run_id in filter(None, (self.run_id, self.parent_id)) if generated else ():
             self.client.set_tag(run_id, "generated", generated)
 
@@ -168,76 +215,27 @@ class StageRun:
         return dataset
 
     def log_score(self, metrics: Mapping[str, float]) -> None:
-        """On the pipeline's run, where it has none: a cached evaluation was logged by an earlier pipeline run alone."""
+        """On the run above, where it has none: a cached evaluation was logged by an earlier pipeline run alone."""
         if self.parent_id and "score" not in self.client.get_run(self.parent_id).data.metrics:
             self.log_metrics(metrics)
 
     def log_folder(self, folder: Path, *on_parent: str) -> None:
-        """All its files on this run; the files named, on the pipeline's too."""
+        """All its files on this run; the files named, on the one above too."""
         self.client.log_artifacts(self.run_id, str(folder))
         for name in on_parent if self.parent_id else ():
             self.client.log_artifact(self.parent_id, str(folder / name))
 
     def log_metrics(self, metrics: Mapping[str, float], dataset: Dataset | None = None) -> None:
-        """On this run, and on the pipeline's; measured on `dataset`."""
+        """On this run, and on the one above; measured on `dataset`."""
         now = int(time.time() * 1000)
         on = {"dataset_name": dataset.name, "dataset_digest": dataset.digest} if dataset else {}
         for run_id in filter(None, (self.run_id, self.parent_id)):
             self.client.log_batch(run_id, metrics=[Metric(name, value, now, 0, **on) for name, value in metrics.items()])
 
-    @contextmanager
-    def following(self, output_dir: Path, file: str) -> Iterator[None]:
-        """Log the lines of a growing metrics file in `output_dir` (or in the folder that is to become it) as they come."""
-        follower = _Follower(self, output_dir, file)
-        follower.start()
-        try:
-            yield
-        finally:
-            follower.finish()
+    def log_registered(self, model_uri: str) -> None:
+        """By which `stage_run` finds the iteration that registered it."""
+        self.client.set_tag(self.run_id, MODEL_URI, model_uri)
 
-
-class _Follower(threading.Thread):
-    def __init__(self, run: StageRun, output_dir: Path, file: str) -> None:
-        super().__init__(daemon=True)
-        self.run_ = run
-        self.output_dir = output_dir
-        self.file = file
-        self.num_logged = 0
-        self.last_update = self._last_update()
-        self.stopped = threading.Event()
-
-    def run(self) -> None:
-        while not self.stopped.wait(POLL_SECONDS):
-            try:
-                self.log_new_lines()
-            except MlflowException:
-                continue  # the server is away for now: the next round has these lines too
-
-    def finish(self) -> None:
-        self.stopped.set()
-        self.join()
-        self.log_new_lines()
-
-    def log_new_lines(self) -> None:
-        """Log the whole lines that are not logged yet."""
-        unfinished = self.output_dir.parent.glob(f".{self.output_dir.name}.*.partial/{self.file}")
-        paths = [path for path in (self.output_dir / self.file, *unfinished) if path.is_file()]
-        if not paths:
-            return
-        newest = max(paths, key=lambda path: path.stat().st_mtime_ns)  # a killed run leaves one behind
-        lines = newest.read_text().splitlines(keepends=True)[self.num_logged :]
-        whole = [json.loads(line) for line in lines if line.endswith("\n")]
-        metrics = [metric for line in whole if line["update"] > self.last_update for metric in self._metrics(line)]
-        for start in range(0, len(metrics), METRICS_AT_ONCE):
-            self.run_.client.log_batch(self.run_.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
-        self.num_logged += len(whole)
-
-    def _last_update(self) -> int:
-        """That an earlier attempt logged on the same run: from a checkpoint on, its lines come once more."""
-        client, run_id = self.run_.client, self.run_.run_id
-        logged = "loss" in client.get_run(run_id).data.metrics
-        return max(point.step for point in client.get_metric_history(run_id, "loss")) if logged else 0
-
-    def _metrics(self, line: dict[str, Any]) -> list[Metric]:
-        now = int(time.time() * 1000)
-        return [Metric(name, value, now, line["update"]) for name, value in line.items() if name != "update"]
+    def following(self, output_dir: Path, file: str) -> AbstractContextManager[None]:
+        """Within the block, the lines of a growing metrics file of `output_dir` are logged as they come."""
+        return following(self.run_id, output_dir, file)

@@ -1,13 +1,14 @@
 """A stage as a step of a pipeline: its exit code, its run in MLflow, and what the KFP artifact says of its output."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.folders import Artifact, Manifest, artifact_metadata
-from components.artifacts.provenance import Tracking
+from components.artifacts.provenance import Iteration, Tracking
 from components.errors import exit_codes
 from components.image import take_mounted_settings
 
@@ -27,12 +28,27 @@ def begun(beside: str | Path | None = None) -> Iterator[None]:
         yield
 
 
+def iteration_of(text: str) -> Iteration | None:
+    """The pipeline's loop iteration that a stage is a part of; None outside a loop.
+
+    Args:
+        text: As suite.step.runs_step writes it. A stage leaves it in the metadata of its output for the next: one more input of
+            a step would weigh on each iteration.
+    """
+    if not text:
+        return None
+    found: Mapping[str, str] = json.loads(text)
+    return Iteration(found["name"], {name: value for name, value in found.items() if name != "name"})
+
+
 def recorded(
     artifact: Artifact,
     tracking: Tracking,
     output: Any,
     make: Callable[["StageRun", Any], Manifest],
     meanwhile: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+    iteration: str = "",
+    run_name: str = "",
 ) -> Manifest:
     """What is there already, or what `make` makes in a run of MLflow.
 
@@ -40,14 +56,18 @@ def recorded(
         output: The KFP artifact, whose metadata tell of it.
         make: Gets the run, and what `meanwhile` yields.
         meanwhile: Begun before MLflow is imported, which takes seconds.
+        iteration: As iteration_of takes it.
+        run_name: The stage's by default.
     """
+    if iteration:
+        output.metadata["iteration"] = iteration
     if manifest := artifact.cached():
         output.metadata["cached"] = True
     else:
         with meanwhile() as begun_before:
             from components.tracking.runs import stage_run
 
-            with stage_run(artifact.stage, tracking) as run:
+            with stage_run(run_name or artifact.stage, tracking, iteration=iteration_of(iteration)) as run:
                 manifest = make(run, begun_before)
                 run.log_manifest(manifest)
                 output.metadata["mlflow_run_id"] = run.run_id

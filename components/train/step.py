@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 
 def train_step(settings: str, dataset: Any, trained: Any, logs: Any, task_config: Any, of_run: Mapping[str, Any]) -> None:
-    """task_config: what the step itself asks for, as KFP's dsl.TaskConfig has it; it is meant for the ranks."""
+    """Train, on ranks that the step starts.
+
+    Args:
+        task_config: What the step itself asks for, as KFP's dsl.TaskConfig has it; it is meant for the ranks.
+        of_run: In a loop, the settings that are this iteration's own, and `iteration`, as tracking.steps.iteration_of takes it.
+    """
     with begun(trained.path):
-        values = cli.read(cli.with_changes(settings, of_run), Training, Placement, Tracking, optional=OF_METHODS)
+        own_settings = {name: value for name, value in of_run.items() if name != "iteration"}
+        values = cli.read(cli.with_changes(settings, own_settings), Training, Placement, Tracking, optional=OF_METHODS)
         placement, tracking = cli.pick(Placement, values), cli.pick(Tracking, values)
         own = {name: value for name, value in values.items() if name in cli.names_of(Training, OF_METHODS)}
         artifact, settled = plan(Path(dataset.path), Path(trained.path), own)
@@ -36,6 +42,9 @@ def train_step(settings: str, dataset: Any, trained: Any, logs: Any, task_config
                 wait()
             return read_manifest(artifact.path, "train")
 
-        recorded(artifact, tracking, trained, make, lambda: launched("train", cli.write(own), placement, places, task_config))
+        def start() -> Any:
+            return launched("train", cli.write(own), placement, places, task_config)
+
+        recorded(artifact, tracking, trained, make, start, of_run.get("iteration", ""))
         trained.framework = "pytorch"
         trained.metadata.update(base_model=settled.training.model, method=settled.training.method)

@@ -11,7 +11,7 @@ import components.launch
 from components.artifacts.provenance import Tracking
 from components.clean_up.stage import clean_up
 from components.errors import TryAgainError, UserError
-from components.tracking.runs import stage_run
+from components.tracking.runs import open_pipeline_run, stage_run
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def statuses(pipeline_run_id: str) -> dict[str, str]:
 def broken_off(tracking: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A pipeline run of which a stage went well and the next was killed."""
     monkeypatch.setenv("PIPELINE_RUN_ID", "killed")
+    open_pipeline_run(Tracking("adapt", ""))
     with stage_run("tokenize", Tracking("adapt", "")):
         pass
     client = mlflow.MlflowClient()
@@ -63,6 +64,7 @@ def test_what_was_left_open_is_ended_as_failed(broken_off: str, deleted: list[st
 @pytest.mark.usefixtures("tracking")
 def test_a_run_that_ended_well_stays_as_it_is(deleted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_RUN_ID", "well")
+    open_pipeline_run(Tracking("adapt", ""))
     with stage_run("register", Tracking("adapt", ""), last=True):
         pass
     clean_up(pipeline_run_id="well")

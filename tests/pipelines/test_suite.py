@@ -11,6 +11,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from mlflow.entities import Run
 from support import ROOT, compiled_spec, heed_interrupts, run_module
 
 from components import parameters
@@ -41,6 +42,10 @@ def test_a_suite_takes_what_adapt_takes_and_hands_it_on(compiled: dict[str, Any]
     assert not any(inputs[name]["runtimeValue"]["constant"] for name in nothing)
 
 
+def named(task: str, seed: int) -> str:
+    return json.dumps({"name": f"{task}, seed {seed}", "task": task, "seed": str(seed)})
+
+
 def test_each_run_has_the_common_settings_and_what_is_its_own(compiled: dict[str, Any]) -> None:
     tasks = compiled["components"]["comp-for-loop-1"]["dag"]["tasks"]
     for stage, key in (("tokenize", "data"), ("train", "training")):
@@ -49,9 +54,12 @@ def test_each_run_has_the_common_settings_and_what_is_its_own(compiled: dict[str
     assert set(tasks) == {"tokenize", "train", "evaluate", "register", "condition-2"}
     every = runs_step(["rte", "cola"], [0.0, 1.0], "hub")
     assert every == [
-        {"data": {"task": task}, "training": {"seed": seed}} for task in ("rte", "cola") for seed in (0, 1)
+        {"data": {"task": task}, "training": {"seed": seed, "iteration": named(task, seed)}}
+        for task in ("rte", "cola")
+        for seed in (0, 1)
     ]  # whose data are the same for every seed
-    assert runs_step(["rte"], [3.0], "sample") == [{"data": {"task": "rte", "seed": 3}, "training": {"seed": 3}}]
+    (generated,) = runs_step(["rte"], [3.0], "sample")
+    assert generated == {"data": {"task": "rte", "seed": 3}, "training": {"seed": 3, "iteration": named("rte", 3)}}
 
 
 @pytest.mark.parametrize("given", [{"source": "sample"}, {"source": "/data/glue"}, {"source": "sample", "recipe": "scala"}])
@@ -62,7 +70,8 @@ def test_a_run_of_a_suite_is_told_what_it_would_be_alone(given: dict[str, Any]) 
     for own, of_run in zip(every_run(values), runs_step(["rte", "mnli"], [1, 2], given["source"]), strict=True):
         alone = texts_of(own)
         assert json.loads(with_changes(of_all["tokenize"], of_run["data"])) == json.loads(alone["tokenize"])
-        told, wanted = (as_given(text, {}) for text in (with_changes(of_all["train"], of_run["training"]), alone["train"]))
+        of_training = {name: value for name, value in of_run["training"].items() if name != "iteration"}
+        told, wanted = (as_given(text, {}) for text in (with_changes(of_all["train"], of_training), alone["train"]))
         for num_rows in (4000,) if given["source"] == "sample" else (200, 20_000):
             assert settle(told, num_rows) == settle(wanted, num_rows)
         assert {stage: of_all[stage] for stage in ("evaluate", "register", "promote")} == {
@@ -109,6 +118,12 @@ def test_a_users_mistake_is_one_line_before_anything_runs(tmp_path: Path, argume
     assert not (tmp_path / "runs").exists()
 
 
+def tree_below(client: mlflow.MlflowClient, run: Run) -> dict[str, Any]:
+    """Name -> the same of what is below it."""
+    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    return {str(it.info.run_name): tree_below(client, it) for it in client.search_runs([run.info.experiment_id], query)}
+
+
 @pytest.mark.slow
 def test_tasks_and_seeds_become_a_table(tmp_path: Path) -> None:
     command = (*SMALL, "--tasks", "wnli", "--seeds", "0,1", "--runs-dir", tmp_path)
@@ -128,7 +143,17 @@ def test_tasks_and_seeds_become_a_table(tmp_path: Path) -> None:
     experiment = client.get_experiment_by_name("adapt")
     assert experiment is not None
     (parent,) = client.search_runs([experiment.experiment_id], "tags.stage = 'pipeline'")
-    assert parent.info.status == "FINISHED"
+    of_seed: dict[str, Any] = {
+        f"wnli, seed {seed}": {name: {} for name, iteration, _ in headings if name != "tokenize" and iteration[-1] == str(seed)}
+        for seed in (0, 1)
+    }
+    assert tree_below(client, parent) == {**{f"tokenize wnli, seed {seed}": {} for seed in (0, 1)}, **of_seed, "suite": {}}
+    iterations = client.search_runs([experiment.experiment_id], "tags.stage = 'iteration'")
+    assert sorted(run.data.params["seed"] for run in iterations) == ["0", "1"]
+    assert {run.data.params["task"] for run in iterations} == {"wnli"}
+    assert sum(run.data.metrics["score"] for run in iterations) / 2 == pytest.approx(parent.data.metrics["average_mean"])
+    assert {run.info.status for run in (*iterations, parent)} == {"FINISHED"}
+    assert "score" not in parent.data.metrics
     assert {"average_mean", "average_sd", "sample-wnli_mean"} <= set(parent.data.metrics)
     assert "seed 0" in parent.data.tags["generated"]
     assert len(client.search_model_versions("name = 'sample-wnli'")) == 2

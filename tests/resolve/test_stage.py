@@ -220,7 +220,10 @@ def test_every_stage_takes_its_text(tmp_path: Path) -> None:
     assert by_settings["files"]["model.safetensors"] == by_options["files"]["model.safetensors"]
 
 
-def test_the_command_prints_what_the_component_hands_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_what_the_component_hands_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "opened by Kubeflow")
     done = run_module("components.resolve", *flags_of(BASE), "--num-updates", 7)
     assert done.returncode == 0, done.stderr
     texts = dict(line.split(": ", 1) for line in done.stdout.splitlines() if line.partition(":")[2].startswith(" {"))
@@ -244,8 +247,9 @@ def test_a_suite_of_nothing_is_refused_for_that(
     assert message in capsys.readouterr().err
 
 
-def test_a_suites_settings_serve_all_its_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suites_settings_serve_all_its_tasks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What depends on a task's rows is left to the training; what of a task or a seed remains is of the first run."""
+    monkeypatch.setenv("MLFLOW_RUN_ID", "opened by Kubeflow")
     form = {name: parameters.default(name) for name in parameters.form()} | {"task": "", "model": "tiny"}
     form["source"] = f"hub:nyu-mll/glue@{COMMIT}"
     texts = dict(zip(STAGES, resolve_step({**form, "tasks": ["rte", "mnli"], "seeds": [1.0, 2.0]}, []), strict=False))
@@ -373,7 +377,12 @@ print(*sorted({{name.partition('.')[0] for name in sys.modules}}))
     for _ in range(3):
         started = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **hub}, capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, **hub, "MLFLOW_RUN_ID": "opened by Kubeflow"},
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         seconds.append(time.monotonic() - started)
         assert done.returncode == 0, done.stderr

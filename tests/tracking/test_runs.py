@@ -1,4 +1,4 @@
-"""One parent run per pipeline run, a nested run per stage; a run that Kubeflow opened is used and left as it was."""
+"""A run per pipeline run, a nested run per stage; a run that Kubeflow opened is used and left as it was."""
 
 import json
 import os
@@ -12,7 +12,8 @@ import pytest
 
 from components.artifacts.provenance import Tracking
 from components.errors import TryAgainError, UserError
-from components.tracking.runs import PIPELINE_RUN_TAG, StageRun, stage_run
+from components.tracking.runs import StageRun, open_pipeline_run, stage_run
+from components.tracking.tree import PIPELINE_RUN_TAG
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,7 @@ def stage_of(
     """The stage's run, in a process that is a part of that pipeline run."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PIPELINE_RUN_ID", pipeline_run_id)
+        open_pipeline_run(Tracking(experiment, tracking_uri))
         with stage_run(stage, Tracking(experiment, tracking_uri), last) as run:
             yield run
 
