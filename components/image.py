@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 IMAGE = "localhost:5000/adapt-python-stage:0.1.0"
-"""Without torch: resolve, tokenize, promote, suite, clean_up, doctor."""
+"""Without torch: resolve, tokenize, suite, clean_up, doctor."""
 
 TRAIN_IMAGE = "localhost:5000/adapt-python-train:0.1.0"
-"""With torch: train, evaluate, register, and the pods of the training job."""
+"""With torch: train, evaluate, register, promote (it may have to ask the champion anew), and the pods of the training job."""
 
 SETTINGS_DIR = Path("/etc/adapt")
 """A folder for each ConfigMap and Secret of the namespace that we know, a file for each of their keys."""

@@ -31,6 +31,7 @@ Launcher = Literal["auto", "torchrun", "pytorchjob", "trainjob"]
 Divergence = Literal["symmetric_kl", "kl", "js", "mse", "label"]
 PerturbationDirection = Literal["divergence", "label"]
 PerturbationDropout = Literal["independent", "shared"]
+ChampionRule = Literal["not-worse", "better", "replace"]
 JobKind = Literal["pytorchjob", "trainjob"]
 
 
@@ -280,6 +281,14 @@ alias: str = "challenger"
 champion_margin: Annotated[float, Within(0, 1)] = 0.01
 """How much worse than the champion, in units of the score, would matter: a model becomes champion if it is shown, on the same
 validation rows, not to be that much worse. Few rows show little: the gate says how many it would take."""
+
+champion_rule: ChampionRule = "not-worse"
+"""What a model must be shown to be, to take the champion's place: `not-worse` by champion_margin or more, than the champion and
+than the best that ever was champion; `better` than the champion; or `replace`: nothing, as after labels were renamed, and
+champion_reason says why."""
+
+champion_reason: str = ""
+"""Why this model is to be champion, in a sentence that is kept with the version; champion_rule `replace` needs one."""
 
 champion_min_score: Annotated[float, Within(-1, 1)] = 0.0
 """Least score of a champion. It must beat the most frequent answer in any case."""

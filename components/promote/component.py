@@ -2,11 +2,11 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from components.image import TRAIN_IMAGE
 from components.parameters import documented
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 @documented
 def promote(settings: str, model_uri: str, reason: dsl.OutputPath(str)):
     """Make the registered model @champion, if it still passes the gate. The output says why it did."""

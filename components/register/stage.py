@@ -12,7 +12,7 @@ from components.artifacts.provenance import Tracking, injected
 from components.errors import UserError
 from components.parameters import check_fields
 from components.registry.criteria import Criteria
-from components.registry.versions import CHAMPION
+from components.registry.versions import BEST, CHAMPION
 from components.tasks.table import Task
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Registering:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not self.alias or self.alias == CHAMPION or set(self.name) & set("/:%'\""):
-            mend = f"give both, a name without / : % and quotes, an alias but {CHAMPION}"
+        if not self.alias or self.alias in (CHAMPION, BEST) or set(self.name) & set("/:%'\""):
+            mend = f"give both, a name without / : % and quotes, an alias but {CHAMPION} and {BEST}"
             raise UserError(f"name '{self.name}', alias '{self.alias}': {mend}")
 
 
@@ -42,7 +42,7 @@ def register(*, model_dir: Path, evaluation_dir: Path, settings: str = parameter
 
     What was stored is fetched again: every file must have its digest, and the model must answer the evaluation's examples as it
     did when it was evaluated; only then is there a version. Where there is a version of the same content, that one is taken. It
-    becomes @champion only if it is not worse than the champion on the same examples (components/register/gate.py).
+    becomes @champion only if it is not worse than the champion on the same examples (components/registry/gate.py).
 
     Uses the active MLflow run, else opens one. Returns name, version, alias, model_uri, run_id, decision and card.
     """

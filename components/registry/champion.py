@@ -14,8 +14,9 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from components.artifacts.folders import read_manifest
 from components.errors import UserError
 from components.registry.criteria import Criteria
+from components.registry.facing import Faced, face
 from components.registry.gate import Decision, decide
-from components.registry.versions import CHAMPION, check_uri
+from components.registry.versions import BEST, CHAMPION, check_uri
 
 EVALUATION = "evaluation"
 """Folder of a version's run that holds what components.evaluate wrote."""
@@ -39,10 +40,10 @@ def find_version(client: mlflow.MlflowClient, model_uri: str) -> ModelVersion:
         raise UserError(f"the registry at {mlflow.get_registry_uri()} has no {model_uri}") from None
 
 
-def champion_of(client: mlflow.MlflowClient, name: str) -> str:
-    """The champion's version; '' where there is none."""
+def aliased(client: mlflow.MlflowClient, name: str, alias: str) -> str:
+    """The version that has the alias; '' where there is none."""
     try:
-        return str(client.get_model_version_by_alias(name, CHAMPION).version)
+        return str(client.get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
         # Servers differ in what they call an alias that is not there.
         if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
@@ -51,19 +52,21 @@ def champion_of(client: mlflow.MlflowClient, name: str) -> str:
 
 
 def judge(client: mlflow.MlflowClient, name: str, version: str, criteria: Criteria) -> Decision:
-    """The gate's decision on a version, against the champion of now, by what the registry holds of both."""
-    champion = champion_of(client, name)
+    """The gate's decision on a version, against the champion of now and the best that ever was, by what the registry holds."""
+    champion = aliased(client, name, CHAMPION)
+    best = aliased(client, name, BEST) or champion  # a registry of before has no best
     if champion == version:
-        return Decision(True, ["it is the champion"], criteria, champion)
+        return Decision(True, ["it is the champion"], criteria, champion, best=best)
     with tempfile.TemporaryDirectory() as folder:
         challenger = fetch_evaluation(client, name, version, Path(folder) / "challenger")
-        if not champion:
-            return decide(challenger, None, criteria)
-        try:
-            rival = fetch_evaluation(client, name, champion, Path(folder) / "champion")
-        except UserError as error:
-            return Decision(False, [f"not comparable with the champion: {error}"], criteria, champion)
-        return decide(challenger, rival, criteria, champion)
+        rivals: dict[str, Faced | str] = {}
+        for rival in {champion, best} - {"", version}:
+            try:
+                evaluation = fetch_evaluation(client, name, rival, Path(folder) / rival)
+                rivals[rival] = face(client, name, challenger, version, evaluation, rival)
+            except UserError as error:
+                rivals[rival] = str(error)
+        return decide(challenger, rivals, criteria, champion, best)
 
 
 def crown(client: mlflow.MlflowClient, name: str, version: str, criteria: Criteria) -> Decision:
@@ -72,8 +75,12 @@ def crown(client: mlflow.MlflowClient, name: str, version: str, criteria: Criter
         decision = judge(client, name, version, criteria)
         if not decision.promote or decision.champion == version:
             return decision
-        if champion_of(client, name) == decision.champion:  # MLflow has no compare-and-set: the rest of the gap is this line
+        if aliased(client, name, CHAMPION) == decision.champion:  # MLflow cannot compare and set: the gap is these lines
+            if decision.best and not aliased(client, name, BEST):
+                client.set_registered_model_alias(name, BEST, decision.best)
             client.set_registered_model_alias(name, CHAMPION, version)
+            if decision.becomes_best:
+                client.set_registered_model_alias(name, BEST, version)
             return decision
     raise UserError(f"the champion of {name} changed {ATTEMPTS} times while version {version} was judged: promote it later")
 
@@ -81,7 +88,8 @@ def crown(client: mlflow.MlflowClient, name: str, version: str, criteria: Criter
 def record(client: mlflow.MlflowClient, name: str, version: str, decision: Decision) -> None:
     """Say on the version what the gate said."""
     tags = {"gate": "passed" if decision.promote else "refused", "gate.reason": "; ".join(decision.reasons)}
-    tags |= {"gate.champion": decision.champion or "none", "gate.decision": json.dumps(decision.as_dict())}
+    tags |= {"gate.champion": decision.champion or "none", "gate.best": decision.best or "none"}
+    tags |= {"gate.decision": json.dumps(decision.as_dict())}
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value[:MAX_TAG])
 

@@ -1,31 +1,34 @@
-"""May a model take the champion's place? Only if it is not worse than the champion on the very same examples.
+"""May a model take the champion's place?
 
-Non-inferiority by paired bootstrap: the difference of the two scores is drawn anew, a row with both models' answers at a time,
-and the lower end of its 95 % interval must lie above -margin. So a model that is worse by the margin passes in about 2.5 % of
-cases, as is usual for such trials (ICH E9, section 3.3.2). For classes, one row that only the champion has right and one that
-only the challenger has right are mixed in: without them a few rows with no disagreement would pass for proof (after Agresti and
-Min, Simple improved confidence intervals for comparing matched proportions, 2005). benchmarks/gate.py simulates all this.
+Only if it is not worse, on the very same examples, than the champion, nor than the best version that ever was champion: non-
+inferiority by paired bootstrap. The lower end of the difference's 95 % interval must lie above -margin, so that a model that is
+worse by the margin passes in about 2.5 % of cases, as is usual for such trials (ICH E9, section 3.3.2).
+
+Held against the champion alone, models that are each a little worse than the one before would all pass: biocreep (D'Agostino,
+Massaro and Sullivan, Non-inferiority trials, 2003). So what is shown to be worse than the champion is refused whatever the
+margin; and once the champion is not the best any more, a model is held against the best with a twentieth of the chance of
+error, since many will try.
+benchmarks/gate.py simulates all this.
 """
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from scipy import stats
-
-from components.artifacts.names import METRICS, PREDICTIONS
+from components.artifacts.names import METRICS
+from components.registry.comparison import POWER, compare
 from components.registry.criteria import Criteria
-from components.tasks.intervals import CONFIDENCE, NUM_RESAMPLES, OF_MATRICES, interval, resample
-from components.tasks.table import Task
+from components.registry.facing import Faced, task_of
+from components.tasks.intervals import CONFIDENCE
 
 TEXT_NOISES = ("typos", "capitals", "odd spaces")
-POWER = 0.92  # a little above nine times in ten: the spread that it is computed from is an estimate
+TRIES = 20
+SURE = 1 - (1 - CONFIDENCE) / TRIES
+"""Confidence that a model is held against the best with, where the champion is another."""
+MEND = 'if it is to take the place all the same: --champion-rule replace --champion-reason "WHY"'
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,13 @@ class Decision:
     champion: str = ""
     """The version that it was compared with; empty where there is none."""
     comparison: dict[str, Any] | None = None
-    """As `compare` returns it."""
+    """As `compare` returns it; besides, what of `Faced` says how it came about."""
+    best: str = ""
+    """The best version that ever was champion; often the champion itself."""
+    best_comparison: dict[str, Any] | None = None
+    """With the best, where that is not the champion."""
+    becomes_best: bool = False
+    """Where it is promoted: whether it is the best champion so far, as `is_higher` says."""
 
     def __str__(self) -> str:
         return f"{'may be champion' if self.promote else 'stays challenger'}: {'; '.join(self.reasons)}"
@@ -47,121 +56,95 @@ class Decision:
         return dataclasses.asdict(self)
 
 
-def decide(challenger: Path, champion: Path | None, criteria: Criteria, champion_version: str = "") -> Decision:
-    """The gate, on two folders that components.evaluate wrote; None for the champion where there is none."""
-    results = json.loads((challenger / METRICS).read_text())
-    against = _below(results, criteria)
-    if champion is None:
-        return Decision(not against, against or ["there is no champion yet"], criteria)
-    reason = _incomparable(results, json.loads((champion / METRICS).read_text()), champion_version)
-    if reason:
-        return Decision(False, [*against, reason], criteria, champion_version)
-    comparison = compare(task_of(results), _answers(challenger), _answers(champion), criteria.champion_margin)
-    if comparison["low"] <= -criteria.champion_margin:
-        against.append(_not_shown(comparison, champion_version))
-    good = f"not worse than version {champion_version} by {criteria.champion_margin:g} or more: {_range(comparison)}"
-    return Decision(not against, against or [good], criteria, champion_version, comparison)
-
-
-Answers = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Split -> labels and predictions, (rows,) each: class numbers or scores."""
-
-
-def compare(task: Task, challenger: Answers, champion: Answers, margin: float) -> dict[str, Any]:
-    """Challenger against champion on the same rows.
-
-    Returns:
-        difference: of the scores, challenger minus champion.  low, high: its 95 % interval.  rows, margin.
-        power: how often a model as good as the champion would pass on rows like these, 0 to 1.
-        recommended_rows: how many of them it takes for nine times in ten.
-        champion_only, challenger_only, p_value: for classes, rows that only the one has right, and McNemar's exact test that
-        either is as likely (Note on the sampling error of the difference between correlated proportions, 1947).
-    """
-    drawn, observed = [], []
-    for number, (split, (labels, predictions)) in enumerate(challenger.items()):
-        rival = champion[split][1]
-        drawn.append(paired_differences(task, labels, predictions, rival, seed=number))
-        observed.append(_score(task, labels, predictions) - _score(task, labels, rival))
-    differences = np.mean(drawn, axis=0)
-    low, high = interval(differences)
-    rows = sum(len(labels) for labels, _ in challenger.values())
-    width = stats.norm.ppf((1 + CONFIDENCE) / 2)
-    spread = float(differences.std()) or 1e-12
-    compared = {
-        "difference": float(np.mean(observed)),
-        "low": low,
-        "high": high,
-        "margin": margin,
-        "rows": rows,
-        "power": float(stats.norm.cdf(margin / spread - width)),
-    }
-    if margin:
-        compared["recommended_rows"] = int(np.ceil(rows * ((width + stats.norm.ppf(POWER)) * spread / margin) ** 2))
-    if task.is_regression:
-        return compared
-    right = np.concatenate([labels == predictions for labels, predictions in challenger.values()])
-    rival_right = np.concatenate([labels == predictions for labels, predictions in champion.values()])
-    ours, theirs = int((right & ~rival_right).sum()), int((~right & rival_right).sum())
-    p_value = float(stats.binomtest(ours, ours + theirs).pvalue) if ours + theirs else 1.0
-    return {**compared, "champion_only": theirs, "challenger_only": ours, "p_value": p_value}
-
-
-def paired_differences(
-    task: Task,
-    labels: np.ndarray,
-    challenger: np.ndarray,
-    champion: np.ndarray,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
-) -> np.ndarray:
-    """Score of the challenger minus that of the champion, on rows drawn with replacement: (num_resamples,).
+def decide(
+    challenger: Path, rivals: Mapping[str, Faced | str], criteria: Criteria, champion: str = "", best: str = ""
+) -> Decision:
+    """The gate.
 
     Args:
-        labels, challenger, champion: (rows,), class numbers or scores.
+        challenger: The folder that components.evaluate wrote.
+        rivals: Version -> its answers to the same rows, or why there are none; of the champion and of the best.
+        champion, best: Their versions; empty where there is none.
     """
-    if task.is_regression:  # the same seed draws the same rows
-        parts = [resample(task, labels, predictions, num_resamples, seed) for predictions in (challenger, champion)]
-        scores = [np.mean([part[name] for name in task.metrics], axis=0) for part in parts]
-        return scores[0] - scores[1]
-    classes, rows = task.num_outputs, len(labels)
-    joint = (labels * classes + challenger) * classes + champion
-    cells = np.bincount(joint, minlength=classes**3).reshape(classes, classes, classes) + _one_each(labels, classes)
-    counts = np.random.default_rng(seed).multinomial(rows, (cells / cells.sum()).ravel(), num_resamples)
-    tables = counts.reshape(num_resamples, classes, classes, classes)  # label, challenger, champion
-    measured = [OF_MATRICES[name](tables.sum(3)) - OF_MATRICES[name](tables.sum(2)) for name in task.metrics]
-    return np.mean(measured, axis=0)
+    results = json.loads((challenger / METRICS).read_text())
+    against = _below(results, criteria)
+    if not champion:
+        return Decision(not against, against or ["there is no champion yet"], criteria, becomes_best=not against)
+    best = best or champion
+    compared = {
+        version: _compared(results, faced, criteria, SURE if version != champion else CONFIDENCE)
+        for version, faced in rivals.items()
+        if isinstance(faced, Faced) and faced.rows > 1
+    }
+    if criteria.champion_rule == "replace":
+        good = [f"it replaces version {champion}: {criteria.champion_reason}"]
+    else:
+        good = []
+        for version in dict.fromkeys((champion, best)):
+            faced = rivals.get(version)
+            if faced is None:  # the model itself: a former champion, once more
+                continue
+            if version in compared:
+                it = compared[version], version, version == champion, criteria
+                if reason := refusal(*it):
+                    against.append(reason)
+                else:
+                    good.append(_praise(*it))
+            else:
+                against.append(_incomparable(results, faced, version, criteria))
+    ahead = compared.get(best)
+    return Decision(
+        promote=not against,
+        reasons=against or good,
+        criteria=criteria,
+        champion=champion,
+        comparison=compared.get(champion),
+        best=best,
+        best_comparison=ahead if best != champion else None,
+        becomes_best=not against and best in rivals and (ahead is None or is_higher(ahead)),
+    )
 
 
-def _one_each(labels: np.ndarray, classes: int) -> np.ndarray:
-    """(label, challenger, champion) weights: a row that only the champion has right, and one that only the challenger has."""
-    weights = np.zeros((classes, classes, classes))
-    frequencies = np.bincount(labels, minlength=classes) / len(labels) / (classes - 1)
-    for label in range(classes):
-        for wrong in set(range(classes)) - {label}:
-            weights[label, wrong, label] = weights[label, label, wrong] = frequencies[label]
-    return weights
+def _compared(results: dict[str, Any], faced: Faced, criteria: Criteria, confidence: float) -> dict[str, Any]:
+    compared = compare(task_of(results), faced.challenger, faced.rival, criteria.champion_margin, confidence)
+    return {**compared, "left_out": dict(faced.left_out), "scored_anew": faced.scored_anew}
 
 
-def task_of(results: dict[str, Any]) -> Task:
-    """What metrics.json says of its task: enough to measure it again."""
-    metrics = next(iter(results["splits"].values()))["metrics"]
-    return Task(results["task"], (), tuple(results["labels"]), tuple(metrics))
+def is_higher(compared: dict[str, Any]) -> bool:
+    """Whether a new champion is the best so far. On the rows of before, it is by its score: luck with these rows is not handed
+    on, since the next one has to do as well on them. On other rows it would be: there it must be shown to be better.
+    """
+    return bool(compared["low" if compared["scored_anew"] else "difference"] > 0)
 
 
-def _score(task: Task, labels: np.ndarray, predictions: np.ndarray) -> float:
-    from components.tasks.metrics import measure, score
+def refusal(compared: dict[str, Any], version: str, is_champion: bool, criteria: Criteria) -> str:
+    """Why a comparison speaks against the model; '' where it does not."""
+    if is_champion and compared["high"] < 0:
+        return f"shown to be worse than version {version}: {_range(compared)}"
+    if is_champion and criteria.champion_rule == "better":
+        if compared["low"] <= 0:
+            return f"not shown to be better than version {version}: {_range(compared)}"
+    elif compared["low"] <= -compared["margin"]:
+        return _not_shown(compared, _named(version, is_champion))
+    return ""
 
-    return score(measure(task, labels, predictions))
+
+def _praise(compared: dict[str, Any], version: str, is_champion: bool, criteria: Criteria) -> str:
+    if is_champion and criteria.champion_rule == "better":
+        return f"better than version {version}: {_range(compared)}"
+    return f"not worse than {_named(version, is_champion)} by {compared['margin']:g} or more: {_range(compared)}"
 
 
-def _answers(folder: Path) -> Answers:
-    table = pq.read_table(folder / PREDICTIONS, columns=["split", "label", "prediction"])
-    splits = table["split"].cast(pa.string())
-    answers = {}
-    for split in splits.unique().to_pylist():
-        rows = table.filter(pc.equal(splits, split))
-        answers[split] = rows["label"].to_numpy(), rows["prediction"].to_numpy()
-    return answers
+def _named(version: str, is_champion: bool) -> str:
+    return f"version {version}" if is_champion else f"version {version}, the best champion so far,"
+
+
+def _incomparable(results: dict[str, Any], faced: Faced | str, version: str, criteria: Criteria) -> str:
+    if isinstance(faced, str):
+        return f"not comparable with version {version}: {faced}; {MEND}"
+    everything = compare(task_of(results), faced.all_challenger, faced.all_rival, criteria.champion_margin)
+    took = f"; it takes about {everything['recommended_rows']}" if "recommended_rows" in everything else ""
+    return f"not comparable with version {version}: {_left(faced.rows, faced.left_out)}{took}"
 
 
 def _below(results: dict[str, Any], criteria: Criteria) -> list[str]:
@@ -189,18 +172,8 @@ def _below(results: dict[str, Any], criteria: Criteria) -> list[str]:
     return reasons
 
 
-def _incomparable(results: dict[str, Any], rival: dict[str, Any], version: str) -> str:
-    """Why the two may not be compared; '' where they may."""
-    if results["labels"] != rival["labels"]:
-        return f"not comparable with version {version}: its labels are {rival['labels']}, these are {results['labels']}"
-    digests, others = ({name: split["digest"] for name, split in part["splits"].items()} for part in (results, rival))
-    if differing := sorted(name for name in digests.keys() | others.keys() if digests.get(name) != others.get(name)):
-        return f"not comparable with version {version}: it was measured on other examples ({', '.join(differing)})"
-    return ""
-
-
-def _not_shown(compared: dict[str, Any], version: str) -> str:
-    text = f"not shown to be within {compared['margin']:g} of version {version}: {_range(compared)}"
+def _not_shown(compared: dict[str, Any], named: str) -> str:
+    text = f"not shown to be within {compared['margin']:g} of {named}: {_range(compared)}".replace(",:", ":")
     if "recommended_rows" in compared and compared["power"] < POWER and compared["high"] > 0:
         text += (
             f" (on {compared['rows']} rows an equal model passes {compared['power']:.0%} of the time;"
@@ -210,4 +183,15 @@ def _not_shown(compared: dict[str, Any], version: str) -> str:
 
 
 def _range(compared: dict[str, Any]) -> str:
-    return f"difference {compared['difference']:+.4f}, 95 % {compared['low']:+.4f} to {compared['high']:+.4f}"
+    confidence = f"{100 * compared['confidence']:g} %"
+    text = f"difference {compared['difference']:+.4f}, {confidence} {compared['low']:+.4f} to {compared['high']:+.4f}"
+    if compared["scored_anew"] or any(compared["left_out"].values()):
+        anew = "on these validation rows anew, " if compared["scored_anew"] else ""
+        text += f" ({anew}{_left(compared['rows'], compared['left_out'])})"
+    return text
+
+
+def _left(rows: int, left_out: Mapping[str, int]) -> str:
+    """How many rows were compared, and which not."""
+    why = ", ".join(f"{count} that {who} was trained on" for who, count in left_out.items() if count)
+    return f"{rows} rows" + (f", without {why}" if why else "")

@@ -6,6 +6,8 @@ from components.errors import UserError
 
 CHAMPION = "champion"
 """The alias that only the gate gives away."""
+BEST = "best"
+"""The alias of the best version that ever was champion: what a row of champions, each a little worse, is held against."""
 URI = re.compile(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))")
 
 

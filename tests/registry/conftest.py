@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.artifacts.folders import Artifact, read_manifest
-from components.registry.gate import task_of
+from components.registry.facing import task_of
 from components.tasks.metrics import measure, score
 
 Variant = Callable[..., Path]
@@ -20,9 +20,12 @@ Variant = Callable[..., Path]
 
 @pytest.fixture
 def variant(tmp_path: Path, evaluated: Callable[[str], Path]) -> Variant:
-    """(right, **changes of metrics.json) -> the evaluation of sst2's model, as if the first `right` of its rows were right."""
+    """(right, **changes of metrics.json) -> the evaluation of sst2's model, as if the first `right` of its rows were right.
 
-    def make(right: int, **changes: Any) -> Path:
+    other_rows: as if they were not those of the others.  trained_on: as if it had been trained on the last so many of them.
+    """
+
+    def make(right: int, other_rows: bool = False, trained_on: int = 0, **changes: Any) -> Path:
         source = evaluated("sst2")
         manifest = read_manifest(source, "evaluate")
         target = tmp_path / f"evaluation-{right}-{len(list(tmp_path.iterdir()))}"
@@ -36,8 +39,13 @@ def variant(tmp_path: Path, evaluated: Callable[[str], Path]) -> Variant:
             results = json.loads((folder / "metrics.json").read_text())
             for split in results["splits"].values():
                 split["metrics"] = measure(task_of(results), labels, predictions)
+                if other_rows:
+                    split["digest"] = "of other rows"
             results["score"] = score(next(iter(results["splits"].values()))["metrics"])
             results["baselines"] = {"majority": 0.5}
+            if trained_on:
+                digests = np.sort(table["text_digest"].to_numpy()[-trained_on:])
+                pq.write_table(pa.table({"text_digest": digests}), folder / "trained_on.parquet")
             (folder / "metrics.json").write_text(json.dumps({**results, **changes}))
         return target
 
