@@ -55,7 +55,8 @@ OTHER: Mapping[str, Any] = {
     "perturbation_divergence": "mse", "perturbation_weight": 2.0, "perturbation_direction": "label",
     "perturbation_dropout": "shared", "perturbation_interval": 3, "perturbation_fraction": 0.5,
     "robustness_rows": 20, "name": "mine", "alias": "newest", "champion_margin": 0.02, "champion_min_score": 0.5,
-    "champion_rule": "better", "champion_reason": "it is faster", "champion_min_robustness": 0.4, "auto_promote": False, "experiment": "second", "tracking_uri": "http://mlflow:5000",
+    "champion_rule": "better", "champion_reason": "it is faster",
+    "champion_min_robustness": 0.4, "auto_promote": False, "experiment": "second", "tracking_uri": "http://mlflow:5000",
 }  # fmt: skip
 """Of every parameter another valid value."""
 PIPELINES = {pipeline.name: pipeline for pipeline in (adapt, adapt_in_parts, suite)}
