@@ -140,8 +140,8 @@ class Artifact:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _entry(self) -> Path | None:
-        """Where the cache knows this result, if there is a cache."""
-        if CACHE not in os.environ or not self.reusable:
+        """Where the cache knows this result, if there is a cache and all inputs have digests."""
+        if CACHE not in os.environ or not self.reusable or not all(self.inputs.values()):
             return None
         folder = Path(os.environ[CACHE])
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from components.tasks.table import Task
 
 
 def trained_on(data_dir: Path) -> np.ndarray:
-    """(texts,) uint64, sorted: the digests of the training split's texts, each once."""
+    """(texts,) int64, sorted: the digests of the training split's texts, each once."""
     columns = [pq.read_table(path, columns=[TEXT_DIGEST])[TEXT_DIGEST].to_numpy() for path in find_split(data_dir, "train")]
     return np.unique(np.concatenate(columns))
 

@@ -63,9 +63,10 @@ def joined(digests: Iterable[str]) -> str:
 
 
 def text_digests(rows: pa.Table, columns: Sequence[str], purpose: str = "") -> np.ndarray:
-    """(rows,) uint64: a name for the texts of each row, wherever it stands and whatever label it has.
+    """(rows,) int64: a name for the texts of each row, wherever it stands and whatever label it has.
 
-    BLAKE2b (RFC 7693), 8 bytes, over each text and its length: where one text ends and the next begins counts.
+    BLAKE2b (RFC 7693), 8 bytes, over each text and its length: where one text ends and the next begins counts. Signed, since
+    many readers of Parquet know no other numbers.
 
     Args:
         columns: Those that hold the texts, in the order of the task.
@@ -77,4 +78,4 @@ def text_digests(rows: pa.Table, columns: Sequence[str], purpose: str = "") -> n
         hashlib.blake2b(b"".join(b"%d:%b" % (len(text), text) for text in row), digest_size=8, person=person).digest()
         for row in zip(*texts, strict=True)
     )
-    return np.frombuffer(b"".join(digests), "<u8")
+    return np.frombuffer(b"".join(digests), "<i8")

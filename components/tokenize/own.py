@@ -95,7 +95,7 @@ def _held_out(whole: Stretches, task: Task, path: Path) -> Masks:
     for stretch in whole():
         of_stretch = [np.zeros(0, np.uint32)]
         for table in stretch.tables():
-            rank = (text_digests(table, task.text_columns, "held out") >> np.uint64(32)).astype(np.uint32)
+            rank = (text_digests(table, task.text_columns, "held out").view(np.uint64) >> np.uint64(32)).astype(np.uint32)
             labels = np.zeros(len(table), np.int64) if task.is_regression else table[LABEL].to_numpy()
             np.minimum.at(lowest, labels, rank)
             np.maximum.at(highest, labels, rank)

@@ -57,7 +57,7 @@ def tokenize(
     """Tokenize a GLUE task, or your own data, to Parquet.
 
     Writes SPLIT.parquet (zstd; input_ids: list<int32>, token_type_ids where the model has them, label, idx, text_digest:
-    uint64, and of validation splits texts: list<string>) for each split, or SPLIT-00000-of-00003.parquet and so on where it
+    int64, and of validation splits texts: list<string>) for each split, or SPLIT-00000-of-00003.parquet and so on where it
     is large; tokenizer/, task.json (labels and metrics), statistics.json (lengths, labels, what was cut), examples.json and
     manifest.json. With num_parts, writes one part of that, for components.tokenize.merge.
     """
@@ -164,7 +164,7 @@ def _write_shard(
 ) -> Counts:
     names: list[str] = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
     kinds = {**dict.fromkeys(names, pa.list_(pa.int32())), "label": pa.float32() if task.is_regression else pa.int64()}
-    kinds |= {"idx": pa.int32(), TEXT_DIGEST: pa.uint64()}
+    kinds |= {"idx": pa.int32(), TEXT_DIGEST: pa.int64()}
     if path.name.startswith("validation"):
         kinds[TEXTS] = pa.list_(pa.string())
     schema = pa.schema(kinds)

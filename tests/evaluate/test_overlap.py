@@ -100,10 +100,10 @@ def test_data_of_an_earlier_version_are_refused(
 
 
 def test_a_regression_and_digests_beyond_the_last_are_counted() -> None:
-    digests = np.array([5, 7, 2**64 - 1, 0], np.uint64)
+    digests = np.array([5, 7, 2**63 - 1, -9])
     labels, predictions = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 0.0, 3.5, 4.0])
-    counted = also_in_training(TASKS["stsb"], labels, predictions, digests, np.array([7, 9], np.uint64))
+    counted = also_in_training(TASKS["stsb"], labels, predictions, digests, np.array([7, 9]))
     rest = [0, 2, 3]
     assert counted["rows"] == 1
     assert counted["without"]["metrics"] == measure(TASKS["stsb"], labels[rest], predictions[rest])
-    assert also_in_training(TASKS["stsb"], labels, predictions, digests, np.array([1], np.uint64)) == {"rows": 0}
+    assert also_in_training(TASKS["stsb"], labels, predictions, digests, np.array([1])) == {"rows": 0}
