@@ -151,16 +151,13 @@ def _ending(name: str, levels: Sequence[Run] = ()) -> Iterator[None]:
 
 def _pipeline_run(client: mlflow.MlflowClient, experiment: str, alone: bool = False) -> Run:
     own = pipeline_run_id()
-    return tree.the_one(client, _experiment_id(client, experiment), own, tree.of_pipeline(own), alone)
+    return tree.the_one(client, _experiment_id(client, experiment), own, tree.of_pipeline(own), alone=alone)
 
 
 def _iteration_run(client: mlflow.MlflowClient, pipeline: Run, iteration: Iteration) -> Run:
     """With what is its own as parameters, so that iterations can be compared."""
     tags = tree.of_iteration(pipeline_run_id(), iteration.name, pipeline.info.run_id)
-    run = tree.the_one(client, pipeline.info.experiment_id, iteration.name, tags)
-    if new := {name: value for name, value in iteration.params.items() if name not in run.data.params}:
-        client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in new.items()])
-    return run
+    return tree.the_one(client, pipeline.info.experiment_id, iteration.name, tags, iteration.params)
 
 
 def _experiment_id(client: mlflow.MlflowClient, experiment: str) -> str:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import Param, Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 PIPELINE_RUN_TAG = "kfp.pipeline_run_id"
@@ -41,10 +42,18 @@ def with_tags(client: mlflow.MlflowClient, experiment_id: str, tags: Mapping[str
     return sorted(found, key=lambda run: (SETTLED not in run.data.tags, run.info.start_time, run.info.run_id))
 
 
-def the_one(client: mlflow.MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str], alone: bool = False) -> Run:
+def the_one(
+    client: mlflow.MlflowClient,
+    experiment_id: str,
+    name: str,
+    tags: Mapping[str, str],
+    params: Mapping[str, str] = {},
+    alone: bool = False,
+) -> Run:
     """The one run with these tags, made by whoever comes first.
 
     Args:
+        params: Of a run that is made here. MLflow refuses them where two log the same at the same moment.
         alone: Nobody else can be making it now.
     """
     found = with_tags(client, experiment_id, tags)
@@ -53,15 +62,24 @@ def the_one(client: mlflow.MlflowClient, experiment_id: str, name: str, tags: Ma
     mine = None
     if not found:
         mine = client.create_run(experiment_id, tags={**tags, **({SETTLED: "true"} if alone else {})}, run_name=name)
+        client.log_batch(mine.info.run_id, params=[Param(name, value) for name, value in params.items()])
         if alone:
             return mine
     time.sleep(SETTLE_SECONDS)  # those who found none either have theirs by now, or will see this one's mark
     first, *_ = with_tags(client, experiment_id, tags)
     if SETTLED not in first.data.tags:
-        client.set_tag(first.info.run_id, SETTLED, "true")
+        _mark(client, first.info.run_id)
     if mine and first.info.run_id != mine.info.run_id:
         client.delete_run(mine.info.run_id)
     return first
+
+
+def _mark(client: mlflow.MlflowClient, run_id: str) -> None:
+    try:
+        client.set_tag(run_id, SETTLED, "true")
+    except MlflowException:  # where two set the same tag at the same moment the server's database refuses one
+        if SETTLED not in client.get_run(run_id).data.tags:
+            raise
 
 
 def below(client: mlflow.MlflowClient, run: Run) -> list[Run]:
