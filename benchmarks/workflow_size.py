@@ -42,6 +42,8 @@ EXAMPLE = {
     "tracking_uri": "http://mlflow.kubeflow.svc.cluster.local:5000",
 }
 DIGESTS = {"digest": "0" * 64, "code": "0" * 64, "input_data": "0" * 64, "mlflow_run_id": "0" * 32}
+ITERATION = {"trained": {"iteration": "task=mnli, seed=0"}, "evaluation": {"iteration": "task=mnli, seed=0"}}
+"""Artifact -> what it says besides, in a suite."""
 LAUNCHER = (
     "--pipeline_name adapt --run_id 00000000-0000-0000-0000-000000000000 --execution_id 1234 --pod_name $(KFP_POD_NAME) "
     "--pod_uid $(KFP_POD_UID) --mlmd_server_address metadata-grpc-service.kubeflow.svc.cluster.local --mlmd_server_port 8080 "
@@ -140,7 +142,10 @@ def _patch(task: Any, component: Any, container: Any, kubernetes: Any, examples:
     inputs, outputs = component.get("inputDefinitions", {}), component.get("outputDefinitions", {})
     values = {name: EXAMPLE.get(name, "") for name in inputs.get("parameters", {})}
     values |= {"settings": examples.get(task["taskInfo"]["name"], "")} if "settings" in values else {}
-    artifacts = {name: {"artifacts": [{"uri": URI, "metadata": DIGESTS}]} for name in inputs.get("artifacts", {})}
+    artifacts = {
+        name: {"artifacts": [{"uri": URI, "metadata": DIGESTS | ITERATION.get(name, {})}]}
+        for name in inputs.get("artifacts", {})
+    }
     made = {name: {"artifacts": [{"name": name, "uri": URI, "metadata": {}}]} for name in outputs.get("artifacts", {})}
     files = {name: {"outputFile": f"/tmp/kfp/outputs/{name}"} for name in outputs.get("parameters", {})}
     executor_input = {

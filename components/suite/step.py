@@ -8,7 +8,7 @@ from typing import Any
 
 from components.artifacts.folders import artifact_metadata
 from components.artifacts.provenance import Tracking
-from components.suite.stage import PAGE, SUBMISSION, TABLE, flat, run_name, runs, suite
+from components.suite.stage import PAGE, SUBMISSION, TABLE, flat, runs, suite
 from components.tracking.steps import begun
 
 
@@ -20,15 +20,10 @@ def runs_step(tasks: Sequence[str], seeds: Sequence[float], source: str) -> list
         return [
             {
                 "data": {"task": run["glue_task"], **({"seed": run["seed"]} if source == "sample" else {})},
-                "training": {"seed": run["seed"], "iteration": _iteration(run["glue_task"], run["seed"])},
+                "training": {"seed": run["seed"], "iteration": f"task={run['glue_task']}, seed={run['seed']}"},
             }
             for run in every
         ]
-
-
-def _iteration(task: str, seed: int) -> str:
-    """As tracking.steps.iteration_of takes it."""
-    return json.dumps({"name": run_name(task, seed), "task": task, "seed": str(seed)})
 
 
 def suite_step(

@@ -1,8 +1,7 @@
 """A stage as a step of a pipeline: its exit code, its run in MLflow, and what the KFP artifact says of its output."""
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,13 +31,13 @@ def iteration_of(text: str) -> Iteration | None:
     """The pipeline's loop iteration that a stage is a part of; None outside a loop.
 
     Args:
-        text: As suite.step.runs_step writes it. A stage leaves it in the metadata of its output for the next: one more input of
-            a step would weigh on each iteration.
+        text: What is the iteration's own, as "task=rte, seed=0", by which it is called "rte, seed 0". A stage leaves it in the
+            metadata of its output for the next: one more input of a step would weigh on each iteration.
     """
     if not text:
         return None
-    found: Mapping[str, str] = json.loads(text)
-    return Iteration(found["name"], {name: value for name, value in found.items() if name != "name"})
+    params = dict(each.split("=", 1) for each in text.split(", "))
+    return Iteration(", ".join(f"{name} {it}" if it.isdecimal() else it for name, it in params.items()), params)
 
 
 def recorded(

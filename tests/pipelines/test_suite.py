@@ -15,10 +15,12 @@ from mlflow.entities import Run
 from support import ROOT, compiled_spec, heed_interrupts, run_module
 
 from components import parameters
+from components.artifacts.provenance import Iteration
 from components.cli import with_changes
 from components.resolve.stage import check, every_run, texts_of
 from components.suite.step import runs_step
 from components.tasks.table import TASKS
+from components.tracking.steps import iteration_of
 from components.train.settings import as_given, settle
 from pipelines.adapt import adapt
 from pipelines.command import without_commas
@@ -43,7 +45,9 @@ def test_a_suite_takes_what_adapt_takes_and_hands_it_on(compiled: dict[str, Any]
 
 
 def named(task: str, seed: int) -> str:
-    return json.dumps({"name": f"{task}, seed {seed}", "task": task, "seed": str(seed)})
+    text = f"task={task}, seed={seed}"
+    assert iteration_of(text) == Iteration(f"{task}, seed {seed}", {"task": task, "seed": str(seed)})
+    return text
 
 
 def test_each_run_has_the_common_settings_and_what_is_its_own(compiled: dict[str, Any]) -> None:
