@@ -14,6 +14,7 @@ from components.errors import UserError
 from components.lineage.tree import tree_of
 from components.storage import transfer
 from components.tracking.runs import reachable
+from components.tracking.server import use_server
 
 SHORTEST = 8
 
@@ -50,6 +51,7 @@ def find_impact(wanted: set[str]) -> Iterator[tuple[ModelVersion, str]]:
     Args:
         wanted: Digests, or their beginnings.
     """
+    use_server()
     client = mlflow.MlflowClient()
     for version in tqdm(_all_versions(client), desc="versions", unit="", disable=None, leave=False):
         try:

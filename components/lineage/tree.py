@@ -19,6 +19,7 @@ from components.artifacts.folders import FILE, Manifest
 from components.errors import UserError
 from components.registry.champion import EVALUATION, find_version
 from components.tracking.runs import reachable
+from components.tracking.server import use_server
 
 KINDS = {"evaluate": "evaluation", "train": "model", "tokenize": "data"}
 
@@ -70,6 +71,7 @@ def read_tree(model_uri: str) -> tuple[ModelVersion, Node]:
     Raises:
         UserError: no such version, or one that components.register did not make.
     """
+    use_server()
     client = mlflow.MlflowClient()
     with reachable():
         version = find_version(client, model_uri)

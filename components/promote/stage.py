@@ -7,6 +7,7 @@ from components.artifacts.provenance import Tracking
 from components.errors import UserError
 from components.registry.criteria import Criteria
 from components.registry.versions import check_uri
+from components.tracking.server import use_server
 
 
 @cli.taking(Criteria)
@@ -19,7 +20,10 @@ def promote(*, model_uri: str, settings: str = parameters.settings, **given: Any
         UserError: no such version, or the gate refuses it; then nothing changes but the version's tags, which say so.
     """
     check_uri(model_uri)
-    criteria = cli.made(Criteria, settings, given, Tracking)
+    values = cli.given(settings, given, Criteria, optional=cli.names_of(Tracking))
+    criteria = cli.pick(Criteria, values)
+
+    use_server(values.get("tracking_uri", ""))
 
     import mlflow  # seconds, as are the next
 

@@ -14,6 +14,7 @@ from components.parameters import check_fields
 from components.registry.criteria import Criteria
 from components.registry.versions import BEST, CHAMPION
 from components.tasks.table import Task
+from components.tracking.server import use_server
 
 if TYPE_CHECKING:
     from components.registry.gate import Decision
@@ -54,6 +55,8 @@ def register(*, model_dir: Path, evaluation_dir: Path, settings: str = parameter
     task = Task.read(model_dir)
     name, alias = registering.name or (task.name if task.generated else f"glue-{task.name}"), registering.alias
 
+    use_server(values.get("tracking_uri", ""))
+
     # Seconds to import: `--help` and the checks above need not wait.
     import mlflow
 
@@ -65,7 +68,7 @@ def register(*, model_dir: Path, evaluation_dir: Path, settings: str = parameter
     results, examples = (json.loads((evaluation_dir / file).read_text()) for file in (METRICS, EXAMPLES))
     tags = _tags(task, model, evaluation, results)
     client = mlflow.MlflowClient()
-    with reachable(), active_or_own("register") as run:
+    with reachable(), active_or_own("register", values.get("experiment", "")) as run:
         version = known = version_of(client, name, tags["digest.registered"])
         if not version:
             version = log_version(run.info.run_id, name, task, model_dir, evaluation_dir, tags)

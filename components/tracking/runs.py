@@ -17,11 +17,11 @@ from mlflow.exceptions import MlflowException
 
 from components.artifacts.folders import Manifest
 from components.artifacts.provenance import Iteration, Tracking, generators_of, pipeline_run_id
-from components.errors import TryAgainError, UserError
-from components.storage.s3 import environment
+from components.errors import TryAgainError
 from components.tracking import tree
 from components.tracking.away import in_haste
 from components.tracking.follow import following
+from components.tracking.server import experiment_id, own_experiment, use_server
 
 MODEL_URI = "model_uri"
 """Tag of the run that registered it."""
@@ -34,7 +34,7 @@ def open_pipeline_run(tracking: Tracking) -> None:
     Raises:
         UserError: no MLflow server is named, or no pipeline run.  TryAgainError: the server does not answer.
     """
-    _use(tracking.tracking_uri)
+    use_server(tracking.tracking_uri)
     if "MLFLOW_RUN_ID" not in os.environ:
         with reachable():
             _pipeline_run(mlflow.MlflowClient(), tracking.experiment, alone=True)
@@ -57,7 +57,7 @@ def stage_run(
     Raises:
         UserError: no MLflow server is named, or no pipeline run.  TryAgainError: the server does not answer.
     """
-    _use(tracking.tracking_uri)
+    use_server(tracking.tracking_uri)
     with reachable():
         if "MLFLOW_RUN_ID" in os.environ:
             active = mlflow.start_run()
@@ -66,14 +66,14 @@ def stage_run(
             return
         client = mlflow.MlflowClient()
         pipeline = _pipeline_run(client, tracking.experiment)
-        of_pipeline, experiment_id = {tree.PIPELINE_RUN_TAG: pipeline_run_id()}, pipeline.info.experiment_id
+        of_pipeline, experiment = {tree.PIPELINE_RUN_TAG: pipeline_run_id()}, pipeline.info.experiment_id
         if registered:
-            by = tree.with_tags(client, experiment_id, {**of_pipeline, MODEL_URI: registered})
+            by = tree.with_tags(client, experiment, {**of_pipeline, MODEL_URI: registered})
             iteration = next((Iteration(run.data.tags[tree.ITERATION]) for run in by if tree.ITERATION in run.data.tags), None)
         levels = [pipeline, *([_iteration_run(client, pipeline, iteration)] if iteration else [])]
         tags = of_pipeline | ({tree.ITERATION: iteration.name} if iteration else {})
         above = levels[-1].info.run_id
-        active = mlflow.start_run(run_name=name, experiment_id=experiment_id, parent_run_id=above, tags=tags)
+        active = mlflow.start_run(run_name=name, experiment_id=experiment, parent_run_id=above, tags=tags)
         run = StageRun(active.info.run_id, above, last)
         with _ending(name, levels):
             tree.settle(client, levels)
@@ -83,12 +83,12 @@ def stage_run(
 
 
 @contextmanager
-def active_or_own(name: str) -> Iterator[Run]:
-    """The MLflow run that is active, else one that lasts as long as the block."""
+def active_or_own(name: str, experiment: str = "") -> Iterator[Run]:
+    """The MLflow run that is active, else one that lasts as long as the block, in the experiment of that name."""
     if active := mlflow.active_run():
         yield active
         return
-    run = mlflow.start_run(run_name=name)
+    run = mlflow.start_run(run_name=name, experiment_id=own_experiment(experiment))
     with _ending(name):
         yield run
 
@@ -101,23 +101,13 @@ def end_pipeline_run(pipeline_run_id: str, tracking: Tracking) -> None:
     Raises:
         UserError: no MLflow server is named.  TryAgainError: it does not answer.
     """
-    _use(tracking.tracking_uri)
+    use_server(tracking.tracking_uri)
     with reachable():
         client = mlflow.MlflowClient()
         known = client.get_experiment_by_name(tracking.experiment)
         for own in tree.with_tags(client, known.experiment_id, tree.of_pipeline(pipeline_run_id)) if known else ():
             for name in tree.end(client, own):
                 print(f"clean_up: {name} was still open in MLflow, and is marked as failed", flush=True)
-
-
-def _use(tracking_uri: str) -> None:
-    if tracking_uri:
-        mlflow.set_tracking_uri(tracking_uri)
-    elif "MLFLOW_TRACKING_URI" not in os.environ:
-        raise UserError("no MLflow server: give tracking_uri=http://... or set MLFLOW_TRACKING_URI")
-    storage = environment()
-    if {"AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE"} & storage.keys():  # a store of one's own: MLflow has names of its own for it
-        os.environ |= storage
 
 
 @contextmanager
@@ -151,30 +141,13 @@ def _ending(name: str, levels: Sequence[Run] = ()) -> Iterator[None]:
 
 def _pipeline_run(client: mlflow.MlflowClient, experiment: str, alone: bool = False) -> Run:
     own = pipeline_run_id()
-    return tree.the_one(client, _experiment_id(client, experiment), own, tree.of_pipeline(own), alone=alone)
+    return tree.the_one(client, experiment_id(client, experiment), own, tree.of_pipeline(own), alone=alone)
 
 
 def _iteration_run(client: mlflow.MlflowClient, pipeline: Run, iteration: Iteration) -> Run:
     """With what is its own as parameters, so that iterations can be compared."""
     tags = tree.of_iteration(pipeline_run_id(), iteration.name, pipeline.info.run_id)
     return tree.the_one(client, pipeline.info.experiment_id, iteration.name, tags, iteration.params)
-
-
-def _experiment_id(client: mlflow.MlflowClient, experiment: str) -> str:
-    if found := client.get_experiment_by_name(experiment):
-        return str(found.experiment_id)
-    try:
-        return client.create_experiment(experiment, artifact_location=_artifact_location(mlflow.get_tracking_uri()))
-    except MlflowException:  # another stage was faster
-        if found := client.get_experiment_by_name(experiment):
-            return str(found.experiment_id)
-        raise
-
-
-def _artifact_location(tracking_uri: str) -> str | None:
-    """Beside an sqlite file, not in whatever folder a stage happens to run in; a server knows better."""
-    path = Path(tracking_uri.removeprefix("sqlite:///"))
-    return path.with_name("mlflow-artifacts").as_uri() if tracking_uri.startswith("sqlite:") and path.is_absolute() else None
 
 
 class StageRun:

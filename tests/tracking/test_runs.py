@@ -150,7 +150,8 @@ def test_a_file_that_goes_on_from_a_checkpoint_is_logged_once(tmp_path: Path) ->
     assert [point.step for point in history] == [1, 2, 3, 4, 5]
 
 
-def test_no_server_and_a_server_that_is_away_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_and_a_server_that_is_away_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # where there are no local runs
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     previous = mlflow.get_tracking_uri()
