@@ -1,7 +1,6 @@
 """How good the model is: GLUE's metrics on every validation split, beside what any model should beat."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +27,12 @@ from components.artifacts.names import (
 from components.artifacts.provenance import Tracking
 from components.artifacts.splits import find_split
 from components.errors import UserError
+from components.evaluate.settings import Evaluating
 from components.evaluate.wording import caveats
 from components.modeling.load import load_tokenizer, tokenizer_digest
-from components.parameters import check_fields
 from components.tasks.table import Task
 
 OF_THE_TRAINING = ("model", "method", "seed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluating:
-    """The parameters of these names."""
-
-    robustness_rows: int
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @cli.taking(Evaluating)

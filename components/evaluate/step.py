@@ -9,7 +9,8 @@ from components import cli
 from components.artifacts.folders import Manifest
 from components.artifacts.names import METRICS, REPORT, SUMMARY
 from components.artifacts.provenance import Tracking
-from components.evaluate.stage import Evaluating, evaluate, flat, plan
+from components.evaluate.settings import Evaluating
+from components.evaluate.stage import evaluate, flat, plan
 from components.tasks.table import Task
 from components.tracking.steps import begun, recorded
 

@@ -1,7 +1,6 @@
 """A trained, evaluated model becomes a version in the MLflow registry that answers raw text, and is put to the gate."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,8 @@ from components.artifacts.folders import Manifest, code_digest, combined_digest,
 from components.artifacts.names import EXAMPLES, METRICS
 from components.artifacts.provenance import Tracking, injected
 from components.errors import UserError
-from components.parameters import check_fields
+from components.register.settings import Registering
 from components.registry.criteria import Criteria
-from components.registry.versions import BEST, CHAMPION
 from components.tasks.table import Task
 from components.tracking.server import use_server
 
@@ -20,21 +18,6 @@ if TYPE_CHECKING:
     from components.registry.gate import Decision
 
 MAX_DESCRIPTION = 5000  # characters that every one of MLflow's databases takes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Registering:
-    """The parameters of these names."""
-
-    name: str
-    alias: str
-    auto_promote: bool
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not self.alias or self.alias in (CHAMPION, BEST) or set(self.name) & set("/:%'\""):
-            mend = f"give both, a name without / : % and quotes, an alias but {CHAMPION} and {BEST}"
-            raise UserError(f"name '{self.name}', alias '{self.alias}': {mend}")
 
 
 @cli.taking(Registering, Criteria)

@@ -8,7 +8,8 @@ from components import cli
 from components.artifacts.names import METRICS
 from components.artifacts.provenance import Tracking
 from components.evaluate.stage import flat
-from components.register.stage import Registering, next_step, register
+from components.register.settings import Registering
+from components.register.stage import next_step, register
 from components.registry.criteria import Criteria
 from components.tracking.steps import begun, iteration_of
 

@@ -11,9 +11,9 @@ from typing import Any
 from components import cli, parameters
 from components.artifacts.provenance import Tracking
 from components.errors import UserError
-from components.evaluate.stage import Evaluating
+from components.evaluate.settings import Evaluating
 from components.launch.placement import Placement
-from components.register.stage import Registering
+from components.register.settings import Registering
 from components.registry.criteria import Criteria
 from components.suite.stage import runs
 from components.tasks.table import TASKS

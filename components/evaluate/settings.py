@@ -1,0 +1,15 @@
+"""What an evaluation takes. Apart from the stage: the first step checks it in an image that has no torch."""
+
+from dataclasses import dataclass
+
+from components.parameters import check_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluating:
+    """The parameters of these names."""
+
+    robustness_rows: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
