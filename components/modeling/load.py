@@ -14,8 +14,8 @@ from components.artifacts.provenance import Origin, is_remote, uri_of
 from components.errors import UserError
 from components.storage import hub
 from components.storage.transfer import local
-from components.tasks.sample import GRAMMARS, generate
-from components.tasks.table import TASKS, Task
+from components.tasks.sample import words
+from components.tasks.table import Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -220,8 +220,6 @@ def _tiny_tokenizer() -> "PreTrainedTokenizerBase":
 
 @functools.cache
 def _tiny_vocabulary() -> dict[str, int]:
-    rows = [row for name in GRAMMARS for split in generate(TASKS[name], 500, 0).values() for row in split]
-    words = sorted({word for texts, _ in rows for text in texts for word in text.split()})
     characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{character}" for character in characters)]
-    return {token: number for number, token in enumerate(dict.fromkeys([*tokens, *words]))}
+    return {token: number for number, token in enumerate(dict.fromkeys([*tokens, *words()]))}
