@@ -7,7 +7,7 @@ export REGISTRY ?= localhost:5000
 export BASE_IMAGE TORCH_INDEX IMAGES
 
 .DEFAULT_GOAL := help
-.PHONY: help run suite test lint test-slow compile images push mirror-list parity methods adaptation bench gpu clean
+.PHONY: help run serve ui suite test lint test-slow compile images push mirror-list parity methods adaptation bench gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -22,6 +22,13 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## text to registered model on this machine: MiniLM, ScaLA, a generated task
 	$(BIN)/python -m pipelines.local adapt --task sst2 --source sample --num-sample-rows 1600 --model minilm \
 	  --recipe scala --global-batch-size 64 --learning-rate 2e-4 --num-epochs 3
+
+serve: $(READY) ## the last run's champion answers over HTTP (NAME, ALIAS for another model, PORT)
+	@$(BIN)/python -m pipelines.serve $(if $(NAME),--name $(NAME)) $(if $(ALIAS),--alias $(ALIAS)) $(if $(PORT),--port $(PORT))
+
+ui: $(READY) ## the runs and models of runs/mlflow.db in a browser (PORT)
+	@test -f runs/mlflow.db || { echo "error: there is no runs/mlflow.db yet: make run" >&2; exit 2; }
+	@cd runs && ../$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port $(or $(PORT),5000)
 
 suite: $(READY) ## four GLUE tasks, two seeds each: one table, and the zip for GLUE's server (GLUE_DIR says where the data is)
 	$(BIN)/python -m pipelines.local suite --tasks rte,cola,stsb,wnli --seeds 0,1 --source $(GLUE_DIR) --model minilm

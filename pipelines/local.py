@@ -7,6 +7,7 @@ sqlite file. Every run has a folder of its own below --runs-dir. The iterations 
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -24,12 +25,14 @@ from components.artifacts.names import METRICS, REPORT
 from components.evaluate.stage import scored
 from components.resolve.stage import every_run
 from components.suite.stage import PAGE, SUBMISSION, TEXT, run_name
+from components.tracking.server import RUNS, STORE, sqlite_uri
 from pipelines import command, table
 from pipelines.command import arguments_of, command_line, parsed
 from pipelines.console import Terminal, stages_only
 
 LOCAL = {name: pipeline for name, pipeline in table.PIPELINES.items() if name != "doctor"}
 LOG = "run.log"
+ROOT = Path(__file__).parents[1]
 
 app = command_line("python -m pipelines.local", __doc__, LOCAL)
 
@@ -37,7 +40,7 @@ app = command_line("python -m pipelines.local", __doc__, LOCAL)
 @app.meta.default
 def main(
     *tokens: Annotated[str, cyclopts.Parameter(show=False, allow_leading_hyphen=True)],
-    runs_dir: Path = Path("runs"),
+    runs_dir: Path = RUNS,
     cache: bool = True,
 ) -> None:
     """Run a pipeline.
@@ -83,7 +86,8 @@ def run(name: str, given: dict[str, Any], runs_dir: Path) -> None:
     print(
         *(_of_suite(folder) if name == "suite" else _of_adapt(folder, task.outputs, given.get("alias", parameters.alias))),
         f"outputs    {folder} (log: {LOG})",
-        f"MLflow     {_ui_command(tracking_uri)}",
+        "\nnext, from this shell:",
+        *(f"  {command}" for command in _next(tracking_uri, runs_dir)),
         sep="\n",
         flush=True,
     )
@@ -127,19 +131,24 @@ def _tracking_uri(asked: str, runs_dir: Path) -> str:
     """The server asked for, or an sqlite file: made here, before stages could race to make it."""
     if uri := asked or os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
-    file = runs_dir / "mlflow.db"
+    file = runs_dir / STORE
     if not file.exists():
         import mlflow  # seconds, once
 
         runs_dir.mkdir(parents=True, exist_ok=True)
-        mlflow.MlflowClient(f"sqlite:///{file}").search_experiments(max_results=1)
-    return f"sqlite:///{file}"
+        mlflow.MlflowClient(sqlite_uri(file)).search_experiments(max_results=1)
+    return sqlite_uri(file)
 
 
-def _ui_command(tracking_uri: str) -> str:
-    if tracking_uri.startswith("http"):
-        return tracking_uri
-    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri}"
+def _next(tracking_uri: str, runs_dir: Path) -> list[str]:
+    """Commands that work as they stand, where this one was given."""
+    export = f"export MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)}"
+    if Path.cwd() == ROOT and tracking_uri == sqlite_uri(RUNS / STORE):
+        return ["make serve", "make ui", export]
+    runs = "" if runs_dir == RUNS.resolve() else f" --runs-dir {shlex.quote(str(runs_dir))}"
+    serve = f"{sys.executable} -m pipelines.serve{runs}"
+    ui = f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {shlex.quote(tracking_uri)}"
+    return [export, serve, *([] if tracking_uri.startswith("http") else [ui])]
 
 
 def _heed_signals(terminal: Terminal) -> None:

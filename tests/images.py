@@ -115,7 +115,7 @@ def python_of(image: str, folder: Path) -> Path:
 
 def run_in(python: Path, *arguments: object, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """That Python with this project's code."""
-    known = {name: os.environ[name] for name in ("PATH", "HOME", "HF_HUB_OFFLINE") if name in os.environ}
+    known = {name: os.environ[name] for name in ("PATH", "HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS") if name in os.environ}
     known |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment}
     command = [str(python), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=known, cwd=ROOT)

@@ -36,7 +36,7 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     assert "KFP Executor" in next(tmp_path.glob("*/run.log")).read_text()
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert shown["MLflow"].endswith(f"mlflow ui --backend-store-uri {uri}")
+    assert f"\nnext, from this shell:\n  export MLFLOW_TRACKING_URI={uri}\n" in done.stdout
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("adapt")
     assert experiment is not None
