@@ -28,7 +28,8 @@ serve: $(READY) ## the last run's champion answers over HTTP (NAME, ALIAS for an
 
 ui: $(READY) ## the runs and models of runs/mlflow.db in a browser (PORT)
 	@test -f runs/mlflow.db || { echo "error: there is no runs/mlflow.db yet: make run" >&2; exit 2; }
-	@cd runs && ../$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port $(or $(PORT),5000)
+	@cd runs && MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false ../$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --workers 1 \
+	  --port $(or $(PORT),5000)
 
 suite: $(READY) ## four GLUE tasks, two seeds each: one table, and the zip for GLUE's server (GLUE_DIR says where the data is)
 	$(BIN)/python -m pipelines.local suite --tasks rte,cola,stsb,wnli --seeds 0,1 --source $(GLUE_DIR) --model minilm

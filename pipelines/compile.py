@@ -48,8 +48,8 @@ def compile_all(
 
     Args:
         output_dir: Folder for PIPELINE.yaml and components/COMPONENT.yaml.
-        image: What resolve, tokenize, promote, suite and clean_up run in, as REPOSITORY@sha256:DIGEST.
-        train_image: What train, evaluate, register and the training job's pods run in, likewise.
+        image: What resolve, tokenize, suite and clean_up run in, as REPOSITORY@sha256:DIGEST.
+        train_image: What train, evaluate, register, promote and the training job's pods run in, likewise.
         image_pull_secrets: Names of the Secrets, in the namespace of the runs, that the images are pulled with.
     """
     images = {IMAGE: image, TRAIN_IMAGE: train_image}
