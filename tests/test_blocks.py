@@ -207,6 +207,10 @@ def served(command: str, checkout: Path) -> None:
         assert re.match(r'\{"predictions": \[\{"label": "\w+", "score": 0\.\d+', answer), answer
 
 
+def first_words(*texts: str) -> list[str]:
+    return [line.split()[0] for text in texts for line in text.splitlines() if line.strip()]
+
+
 @pytest.mark.slow
 def test_what_is_told_works_as_it_stands(checkout: Path) -> None:
     before = {path.name for path in checkout.iterdir()}
@@ -217,6 +221,8 @@ def test_what_is_told_works_as_it_stands(checkout: Path) -> None:
                 continue
             said = run(command, checkout, python=command.startswith(PYTHON))
             if command.startswith("make run"):
+                shown = [block for _, block in told() if why_not(block, SHOWN) == SHOWN["score "]]
+                assert first_words(said)[-len(first_words(*shown)) :] == first_words(*shown)
                 following = re.findall(r"^  (.*)$", said.partition("\nnext, from this shell:\n")[2], re.MULTILINE)
                 assert [it.partition("=")[0] for it in following] == ["make serve", "make ui", "export MLFLOW_TRACKING_URI"]
                 for it in following[:2]:
