@@ -58,6 +58,8 @@ def face(client: mlflow.MlflowClient, name: str, challenger: Path, version: str,
     for what in ("labels", "text_columns"):
         if ours.get(what) != theirs.get(what, ours.get(what) if what == "text_columns" else None):
             raise UserError(f"its {what.replace('_', ' ')} are {theirs.get(what)}, these are {ours.get(what)}")
+    if "generated" in theirs and bool(theirs["generated"]) != bool(ours["generated"]):
+        raise UserError(f"{'it' if theirs['generated'] else 'this one'} is of generated data, and the other is not")
     digests = [{split: result["digest"] for split, result in results["splits"].items()} for results in (ours, theirs)]
     table = pq.read_table(challenger / PREDICTIONS)
     if anew := digests[0] != digests[1]:

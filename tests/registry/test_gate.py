@@ -154,9 +154,10 @@ def test_the_champion_is_replaced_for_a_reason_and_no_worse_than_always_saying_t
     [
         ({"labels": ["positive", "negative"]}, "its labels are ['negative', 'positive']"),
         ({"text_columns": ["subject"]}, "its text columns are ['sentence'], these are ['subject']"),
+        ({"generated": ""}, "it is of generated data, and the other is not"),
     ],
 )
-def test_models_of_other_labels_or_other_columns_are_not_compared(
+def test_models_of_other_labels_columns_or_kinds_of_data_are_not_compared(
     variant: Callable[..., Path], changes: dict[str, Any], reason: str
 ) -> None:
     decision = against(variant(46, **changes), variant(38), CRITERIA, "7")
