@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from components import cli
 from components.errors import UserError
-from components.registry.comparison import compare
+from components.registry.comparison import compare, differ
 from components.registry.criteria import Criteria
 from components.registry.gate import SURE, is_higher, refusal
 from components.tasks.intervals import CONFIDENCE, OF_MATRICES
@@ -153,7 +153,7 @@ class Walk:
 
     def _compare(self, one: tuple[float, np.ndarray], other: tuple[float, np.ndarray], confidence: float) -> dict[str, Any]:
         mine, theirs = ({"validation": (self.labels, answers)} for _, answers in (one, other))
-        compared = compare(self.task, mine, theirs, self.margin, confidence)
+        compared = differ(self.task, mine, theirs, self.margin, confidence)
         return {**compared, "left_out": {}, "scored_anew": self.fresh}
 
 
