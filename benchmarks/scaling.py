@@ -150,7 +150,7 @@ def _samples_a_second(data_dir: Path, model: str, batch_size: int, num_updates: 
         }
         with launched("train", arguments, num_ranks) as wait:
             wait()
-        lines = [json.loads(line) for line in (Path(folder) / "model" / "metrics.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (Path(folder) / "model" / "timings.jsonl").read_text().splitlines()]
     return num_updates * batch_size / float(lines[-1]["seconds"] - lines[0]["seconds"])
 
 

@@ -150,7 +150,7 @@ def _ours(data_dir: Path, model: str, batch_size: int, num_updates: int, seed: i
             log_interval=1,
             seed=seed,
         )
-        lines = (Path(folder) / "model" / "metrics.jsonl").read_text().splitlines()
+        lines = (Path(folder) / "model" / "timings.jsonl").read_text().splitlines()
     return [json.loads(line)["seconds"] for line in lines]
 
 

@@ -1,6 +1,7 @@
 """The source files that a module's results depend on."""
 
 import ast
+import functools
 from collections.abc import Iterable, Iterator
 from importlib.util import resolve_name
 from pathlib import Path
@@ -8,7 +9,20 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 
 
-def sources_of(module: str) -> set[Path]:
+def imported_by(module: str) -> set[str]:
+    """The top-level names of others' modules that a module of this project imports, in functions too, and so do the modules of
+    this project that it imports.
+    """
+    return {
+        name.partition(".")[0]
+        for path in sources_of(module)
+        for name in _imported(ast.parse(path.read_text()), "")
+        if not name.startswith(f"{PROJECT.name}.")
+    }
+
+
+@functools.cache
+def sources_of(module: str) -> frozenset[Path]:
     """The files of a module, of the modules of this project that it imports, in functions too, and so on; and of the packages
     that these are in.
 
@@ -27,7 +41,7 @@ def sources_of(module: str) -> set[Path]:
             todo |= {package, *_imported(ast.parse(path.read_text()), package)} - found.keys()
     if module not in found:
         raise ModuleNotFoundError(module)
-    return set(found.values())
+    return frozenset(found.values())
 
 
 def _file(module: str) -> Path | None:

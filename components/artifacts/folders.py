@@ -4,8 +4,11 @@
      "files": {path: {"sha256": ..., "bytes": ...}}, "digest": ..., "seconds": ..., "versions": {...},
      "origins": {name: where the input lay, and its manifest}, "made_by": {...}}
 
-`digest` is the sha256 over the sorted file digests: it names the content, and is what lineage is made of. A manifest holds the
-manifests of its inputs, so that the last one of a pipeline tells of all of it.
+`digest` is the sha256 over the sorted file digests: it names the content, and is what lineage is made of. The same content has
+the same digest: what tells of this one making alone, such as seconds, is not in it. A file's entry then has "content" besides,
+which counts in place of its sha256: '' for a file that does not count, a digest of the rest for JSON with a key that does not.
+A manifest holds the manifests of its inputs, so that the last one of a pipeline tells of all of it. `effective` and `timings`,
+of a training, say what took effect and how long it took.
 
 Where STAGE_CACHE names a folder, every finished directory is known there by all that decided it, and a stage that would make
 the same again takes its files instead.
@@ -23,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.code import PROJECT, sources_of
-from components.artifacts.provenance import Origin, made_by, uri_of, versions
+from components.artifacts.code import PROJECT, imported_by, sources_of
+from components.artifacts.provenance import Origin, made_by, minor_python, uri_of, versions
 from components.errors import UserError
 
 FILE = "manifest.json"
@@ -61,12 +64,28 @@ def code_digest(stage: str) -> str:
     return combined_digest({path.relative_to(PROJECT).as_posix(): file_digest(path) for path in sources | templates})
 
 
+@functools.cache
+def libraries_of(stage: str) -> dict[str, str]:
+    """Versions of Python and of the libraries that decide what a stage writes: those that components.STAGE.stage imports, by
+    itself or through what it imports of this project.
+    """
+    return versions(imported_by(f"components.{WRITES.get(stage) or stage.partition(' ')[0]}.stage"))
+
+
+def content_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """The digest of a manifest, from what it says of its files."""
+    contents = {name: entry.get("content", entry["sha256"]) for name, entry in files.items()}
+    return combined_digest({name: content for name, content in contents.items() if content})
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A stage's output directory, and all that decides what will be in it.
 
     inputs: name -> digest.
     reusable: the cache may know it.
+    aside: file -> the key of the JSON in it that tells of this one making alone, or '' where all of the file does.
+    record: a JSON file of which the manifest repeats `took_effect` and `timings`.
     """
 
     path: Path
@@ -75,6 +94,8 @@ class Artifact:
     inputs: Mapping[str, str]
     origins: Mapping[str, Origin] = field(default_factory=dict)
     reusable: bool = True
+    aside: Mapping[str, str] = field(default_factory=dict)
+    record: str = ""
 
     @property
     def key(self) -> dict[str, Any]:
@@ -87,8 +108,9 @@ class Artifact:
 
     @property
     def identity(self) -> str:
-        """sha256 over the key and the versions of the libraries, in hex."""
-        return hashlib.sha256(json.dumps({**self.key, "versions": versions()}, sort_keys=True).encode()).hexdigest()
+        """sha256 over the key and the versions of the libraries that matter, in hex."""
+        decisive = {**self.key, "versions": libraries_of(self.stage)}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def cached(self) -> Manifest | None:
         """The manifest of what is there, or of what an earlier run left in the cache, if it is this very result; else None.
@@ -104,6 +126,11 @@ class Artifact:
         manifest = read_manifest(self.path, self.stage)
         if different := [name for name, value in self.key.items() if manifest[name] != value]:
             raise UserError(f"{self.path} exists and was made with other {', '.join(different)}: {mend}")
+        if unnamed := [name for name, digest in self.inputs.items() if not digest]:
+            raise UserError(f"{self.path} exists, and what {', '.join(unnamed)} was then cannot be told: {mend}")
+        libraries, before = libraries_of(self.stage), minor_python(manifest["versions"])
+        if other := [f"{name} {before.get(name, '?')}, not {it}" for name, it in libraries.items() if before.get(name) != it]:
+            raise UserError(f"{self.path} exists and was made with {', '.join(other)}: {mend}")
         print(f"{self.stage}: cached in {self.path}", flush=True)
         return manifest
 
@@ -199,6 +226,12 @@ def artifact_metadata(manifest: Manifest) -> dict[str, str]:
     return {"digest": manifest["digest"], "code": manifest["code"], **inputs}
 
 
+def asked(manifest: Manifest) -> dict[str, Any]:
+    """The parameters of which something else took effect, as they were given."""
+    effective = manifest.get("effective", {})
+    return {name: value for name, value in manifest["parameters"].items() if name in effective and effective[name] != value}
+
+
 def origin(folder: Path, manifest: Manifest) -> Origin:
     """An output of ours as another stage's input."""
     return {"uri": uri_of(folder), "manifest": manifest}
@@ -210,14 +243,32 @@ def _write_manifest(folder: Path, artifact: Artifact, seconds: float) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+    for name in artifact.aside.keys() & files.keys():
+        files[name]["content"] = _content_without(folder / name, artifact.aside[name])
     manifest = {
         "schema": 1,
         **artifact.key,
         "files": files,
-        "digest": combined_digest({name: entry["sha256"] for name, entry in files.items()}),
+        "digest": content_digest(files),
         "seconds": round(seconds, 3),
+        **_of_record(folder / artifact.record if artifact.record else None),
         "versions": versions(),
         "origins": dict(artifact.origins),
         "made_by": made_by(),
     }
     (folder / FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _of_record(path: Path | None) -> dict[str, Any]:
+    if path is None or not path.is_file():
+        return {}
+    record = json.loads(path.read_text())
+    return {"effective": record["took_effect"], "timings": record["timings"]}
+
+
+def _content_without(path: Path, key: str) -> str:
+    """The digest of a JSON file without one of its keys; '' where no key is named."""
+    if not key:
+        return ""
+    kept = {name: value for name, value in json.loads(path.read_text()).items() if name != key}
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()

@@ -16,9 +16,11 @@ TEXTS = "texts"
 # --- the trained model, beside what transformers writes ---
 
 TRAINING = "training.json"
-"""Which recipe and why, what was asked for, and what took effect."""
+"""Which recipe and why, what was asked for, what took effect, and `timings`: how long it took, on what."""
 TRAINING_LOG = "metrics.jsonl"
-"""A line for each update."""
+"""A line for each update; while it is written, with its seconds."""
+TRAINING_CLOCK = "timings.jsonl"
+"""The seconds of each update, since the start."""
 
 # --- the evaluation ---
 

@@ -3,6 +3,7 @@
 Where the pieces lie may change and decides no content: none of this is in a digest or in a cache key.
 """
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -11,14 +12,28 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
 
-PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "scikit-learn", "mlflow", "kfp", "numpy")
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "torch": ("torch",),
+    "transformers": ("transformers",),
+    "tokenizers": ("tokenizers", "transformers"),
+    "safetensors": ("safetensors", "transformers"),
+    "pyarrow": ("pyarrow",),
+    "scikit-learn": ("sklearn",),
+    "scipy": ("scipy",),
+    "numpy": ("numpy",),
+    "matplotlib": ("matplotlib",),
+    "jinja2": ("jinja2",),
+    "mlflow": ("mlflow",),
+    "kfp": ("kfp",),
+}
+"""Library -> the modules that bring it to bear on what comes out."""
 INJECTED: Mapping[str, str] = {
     "PIPELINE_RUN_ID": "pipeline_run_id",
     "PIPELINE_TASK_ID": "pipeline_task_id",
@@ -108,15 +123,23 @@ def injected() -> dict[str, str]:
     return {name: os.environ[variable] for variable, name in INJECTED.items() if os.environ.get(variable)}
 
 
-def versions() -> dict[str, str]:
-    """Of Python and the libraries that decide what comes out."""
+def versions(modules: Collection[str] | None = None) -> dict[str, str]:
+    """Of Python and the libraries that decide what comes out.
+
+    Args:
+        modules: Only of libraries that these bring to bear, and of Python no more than 3.x.
+    """
     installed = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            installed[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed
+    for package, by in PACKAGES.items():
+        if modules is None or not set(by).isdisjoint(modules):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                installed[package] = importlib.metadata.version(package)
+    return installed if modules is None else minor_python(installed)
+
+
+def minor_python(versions: Mapping[str, str]) -> dict[str, str]:
+    """With 3.11 for Python 3.11.7, whose patches change no result."""
+    return {**versions, "python": ".".join(versions["python"].split(".")[:2])}
 
 
 def _hardware() -> dict[str, Any]:

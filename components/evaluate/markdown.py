@@ -39,9 +39,21 @@ def write_summary(
         lines += ["## Score under noise", _noise(noisy)]
     if errors:
         lines += ["## Worst errors", _errors(errors)]
-    made = f"{given['method']}, {given['optimizer']}, seed {given['seed']}; {results['recipe']}"
+    made = f"{given['method']}, {given['optimizer']}, seed {given['seed']}; {results['recipe']}{_cost(results)}"
     lines += ["## Made from", f"{escape(made)}. Model `{model['digest'][:12]}`, data `{data['digest'][:12]}`."]
     path.write_text("\n\n".join(lines) + "\n")
+
+
+def _cost(results: dict[str, Any]) -> str:
+    """What was trained how, in numbers."""
+    if "training" not in results:
+        return ""
+    it, clock = results["training"], results["timings"]
+    return (
+        f"; learning rate {it['learning_rate']:.3g}, {it['num_updates']:,} updates of {it['global_batch_size']}, "
+        f"{it['precision']}, {it['num_parameters']:,} parameters; {clock['seconds']:.1f} s on {clock['device']}, "
+        f"{clock['samples_per_second']:.1f} samples/s"
+    )
 
 
 def escape(text: str) -> str:

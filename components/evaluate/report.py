@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from components.artifacts.folders import Manifest
+from components.artifacts.folders import Manifest, asked
 from components.evaluate.figures import Plot
 from components.evaluate.wording import caveats
 from components.tasks.table import Task
@@ -45,6 +45,8 @@ def write_report(
             errors=errors,
             examples=list(zip(examples["rows"], examples["answers"], strict=True)),
             model=model,
+            effective={**model["parameters"], **model.get("effective", {})},
+            asked=asked(model),
             data=data,
             maxima={split: max(map(max, result.get("confusion_matrix", [[1]]))) for split, result in results["splits"].items()},
         )

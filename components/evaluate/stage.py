@@ -32,6 +32,8 @@ from components.evaluate.wording import caveats
 from components.modeling.load import load_tokenizer, tokenizer_digest
 from components.tasks.table import Task
 
+ASIDE = {METRICS: "timings", REPORT: "", SUMMARY: ""}
+"""What tells of times, or shows them."""
 OF_THE_TRAINING = ("model", "method", "seed")
 
 
@@ -87,8 +89,9 @@ def evaluate(
         trained = manifests[0]["parameters"]
         results: dict[str, Any] = {"task": task.name, "generated": task.generated}
         results |= {"text_columns": task.text_columns, "labels": task.label_names}
-        recipe = json.loads((model_dir / TRAINING).read_text())["recipe"]
-        results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": recipe}
+        record = json.loads((model_dir / TRAINING).read_text())
+        results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": record["recipe"]}
+        results |= {"training": record["took_effect"], "timings": record["timings"]}
         knows = trained_on(data_dir) if manifests[0]["inputs"].get("data") == manifests[1]["digest"] else None
         measured = measure_splits(model, tokenizer, task, data_dir, splits, evaluating.robustness_rows, knows)
         results |= {**measured.results, **baselines(task, data_dir, splits)}
@@ -116,7 +119,7 @@ def plan(model_dir: Path, data_dir: Path, output_dir: Path, evaluating: Evaluati
     model, data = read_manifest(model_dir, "train"), read_manifest(data_dir, "tokenize")
     inputs = {"model": model["digest"], "data": data["digest"]}
     origins = {"model": origin(model_dir, model), "data": origin(data_dir, data)}
-    return Artifact(output_dir, "evaluate", vars(evaluating), inputs, origins)
+    return Artifact(output_dir, "evaluate", vars(evaluating), inputs, origins, aside=ASIDE)
 
 
 def flat(results: dict[str, Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from components.artifacts.folders import FILE, combined_digest, file_digest
+from components.artifacts.folders import FILE, combined_digest, content_digest, file_digest
 from components.artifacts.provenance import is_remote
 from components.errors import StageError
 from components.lineage.tree import Node
@@ -53,7 +53,7 @@ def _chain(version: ModelVersion, tree: Node) -> Iterator[Checked]:
         item = f"{node.kind}: manifest"
         known = {child.digest for child in node.children}
         expected = set(node.manifest["inputs"].values())
-        if combined_digest(node.files) != node.digest:
+        if content_digest(node.manifest["files"]) != node.digest:
             yield Checked(item, "changed", "its digest is not that of its files")
         elif version.tags.get(TAGS[node.kind]) != node.digest:
             yield Checked(item, "changed", f"the version's tag {TAGS[node.kind]} names another digest")

@@ -6,11 +6,20 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from components.artifacts.folders import Manifest
+from components.artifacts.folders import Manifest, asked
 from components.registry.gate import Decision
 
 TEMPLATE = "card.md.j2"
-SHOWN = ("optimizer", "learning_rate", "num_epochs", "num_updates", "global_batch_size", "seed")
+SHOWN = (
+    "optimizer",
+    "learning_rate",
+    "warmup_updates",
+    "num_epochs",
+    "num_updates",
+    "global_batch_size",
+    "precision",
+    "dropout",
+) + ("weight_decay", "num_tokens", "num_parameters", "num_ranks", "seed")
 
 
 def write_card(
@@ -26,7 +35,8 @@ def write_card(
     model, data = (evaluation["origins"][part]["manifest"] for part in ("model", "data"))
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
     texts = [next(iter(row.values())) for row in examples[:1]] if len(examples[0]) == 1 else examples[:1]
-    training = model["parameters"]
+    training = {**model["parameters"], **model.get("effective", {})}
+    timings = model.get("timings", {})
     return environment.get_template(TEMPLATE).render(
         name=name,
         version=version,
@@ -35,6 +45,8 @@ def write_card(
         labels=results["labels"],
         base=training["model"],
         training=training,
+        asked=asked(model),
+        timings=timings,
         shown={*SHOWN, *(key for key in training if key.startswith("perturbation_") and training["method"] != "plain")},
         max_length=data["parameters"]["max_length"],
         example=json.dumps(texts, ensure_ascii=False),

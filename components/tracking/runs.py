@@ -15,7 +15,7 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
-from components.artifacts.folders import Manifest
+from components.artifacts.folders import Manifest, asked
 from components.artifacts.provenance import Iteration, Tracking, generators_of, pipeline_run_id
 from components.errors import TryAgainError
 from components.tracking import tree
@@ -161,10 +161,22 @@ class StageRun:
         self.client = mlflow.MlflowClient()
 
     def log_manifest(self, manifest: Manifest) -> None:
-        """The stage's arguments as they are, its inputs' and output's digests, what generated them, and the manifest itself."""
+        """What took effect of the stage's arguments (and what was asked for where that was otherwise), how long it took, its
+        inputs' and output's digests, what generated them, and the manifest itself.
+        """
         logged = self.client.get_run(self.run_id).data.params
-        new = {name: value for name, value in manifest["parameters"].items() if name not in logged}
-        self.client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in new.items()])
+        named = {f"asked.{name}": value for name, value in asked(manifest).items()}
+        timings = manifest.get("timings", {})
+        measured = {name: value for name, value in timings.items() if not isinstance(value, str)}
+        told = {name: value for name, value in timings.items() if isinstance(value, str)}
+        params = {**manifest["parameters"], **manifest.get("effective", {}), **named, **told}
+        new = {name: value for name, value in params.items() if name not in logged}
+        now = int(time.time() * 1000)
+        self.client.log_batch(
+            self.run_id,
+            params=[Param(name, str(value)) for name, value in new.items()],
+            metrics=[Metric(f"train_{name}", value, now, 0) for name, value in measured.items()],
+        )
         digests = {f"input.{name}": digest for name, digest in manifest["inputs"].items()} | {"code": manifest["code"]}
         for name, digest in {**digests, "output": manifest["digest"]}.items():
             self.client.set_tag(self.run_id, f"digest.{name}", digest)

@@ -11,7 +11,7 @@ from components.parameters import Precision, Scaling, check_choice, check_fields
 from components.recipes import RECIPES, choose_recipe
 from components.training.method import Method
 from components.training.methods import METHODS, build_method, fields_of
-from components.training.optimizers import OPTIMIZERS
+from components.training.optimizers import BASE_BATCH_SIZE, OPTIMIZERS, peak_learning_rate
 
 OF_METHODS = tuple(dict.fromkeys(name for method in METHODS for name in fields_of(method)))
 """The hyperparameters that some method has."""
@@ -68,6 +68,18 @@ class Settled:
         return f"recipe {name} ({self.why})" + (f", but for {', '.join(changed)}" if changed else "")
 
     @property
+    def in_numbers(self) -> str:
+        """What is known before the run, in words."""
+        it = self.training
+        peak = peak_learning_rate(
+            it.optimizer, it.learning_rate, it.global_batch_size, it.base_batch_size, it.learning_rate_scaling
+        )
+        length = f"{it.num_updates} updates" if it.num_updates else f"{it.num_epochs:g} epochs"
+        return (
+            f"learning rate {peak:.3g}, {length}, batches of {it.global_batch_size}; precision and micro-batches the run says"
+        )
+
+    @property
     def values(self) -> dict[str, Any]:
         """All of it by name, as `settle` takes it."""
         return {**vars(self.training), **vars(self.method)}
@@ -110,6 +122,9 @@ def settle(given: Mapping[str, Any], num_rows: int) -> Settled:
         recipe = {name: value for name, value in recipe.items() if name not in OF_METHODS}
     values = {**recipe, **given, "recipe": name}
     values["global_batch_size"] = values["global_batch_size"] or default_batch_size(num_rows)
+    own = BASE_BATCH_SIZE if not values.get("learning_rate") else values["global_batch_size"]
+    values["base_batch_size"] = values.get("base_batch_size") or own
+    values["learning_rate"] = values.get("learning_rate") or OPTIMIZERS[values["optimizer"]].learning_rate
     training = cli.pick(Training, values)
     unused = tuple(name for name in given if name in OF_METHODS and name not in fields_of(training.method))
     return Settled(training, build_method(training.method, values), why, unused)

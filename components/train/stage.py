@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import cli, parameters
 from components.artifacts.folders import Artifact, Manifest, origin, read_manifest
-from components.artifacts.names import STATISTICS, TOKENIZER, TRAINING
+from components.artifacts.names import STATISTICS, TOKENIZER, TRAINING, TRAINING_CLOCK
 from components.artifacts.splits import find_split
 from components.errors import UserError
 from components.modeling.load import (
@@ -24,6 +24,7 @@ from components.modeling.load import (
 )
 from components.storage.transfer import check_state
 from components.tasks.table import Task
+from components.train.effective import timings, took_effect
 from components.train.settings import OF_METHODS, Settled, Training, as_given, check, settle
 from components.training.budget import Updates
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 UNDECISIVE = ("checkpoint_minutes", "model_state")
 """Parameters that decide nothing of what comes out."""
+ASIDE = {TRAINING_CLOCK: "", TRAINING: "timings"}
 
 
 @cli.taking(Training, OF_METHODS)
@@ -51,9 +53,9 @@ def train(
 ) -> Manifest:
     """Fine-tune a pre-trained transformer on tokenized data; on many ranks under torchrun.
 
-    Writes model.safetensors, config.json with the label names, the tokenizer, metrics.jsonl (a line an update), training.json
-    (the recipe, what was asked for and what took effect), task.json and manifest.json. Stopped or killed and called again, it
-    goes on from its last checkpoint and writes what it would have.
+    Writes model.safetensors, config.json with the label names, the tokenizer, metrics.jsonl and timings.jsonl (a line an
+    update), training.json (the recipe, what was asked for, what took effect and how long it took), task.json and manifest.json.
+    Stopped or killed and called again, it goes on from its last checkpoint and writes what it would have.
     """
     asked = as_given(settings, given)
     artifact, settled = plan(data_dir, output_dir, asked)
@@ -83,7 +85,7 @@ def train(
         checkpoints = checkpoint.Checkpoints(folder_of_checkpoints, artifact.identity, ranks, training.checkpoint_minutes)
         state = checkpoints.resume(run)
         if ranks.rank == 0:
-            _introduce(settled, course, run, len(split), ranks)
+            _introduce(settled, took_effect(settled, course, run, len(split), ranks), ranks)
             if state:
                 say(f"train: goes on at update {run.done} of {course.num_updates} (checkpoint of {state.saved})")
 
@@ -106,6 +108,7 @@ def train(
             gradients.leave_ddp()
             if ending:
                 checkpoints.save(run, log)
+            seconds = log.seconds
             log.close()
             if ending:
                 if folder:
@@ -115,9 +118,10 @@ def train(
                 run.network.float().save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
                 task.write(folder)
-                took_effect = {**settled.values, "num_updates": course.num_updates, "peak_learning_rate": course.peak}
-                took_effect |= {"warmup": course.warmup, "precision": run.arithmetic.name, "num_ranks": ranks.count}
-                record = {"recipe": str(settled), "asked": dict(asked), "took_effect": took_effect}
+                effective = {**took_effect(settled, course, run, len(split), ranks), "num_tokens": run.spent.tokens}
+                kept = {name: value for name, value in asked.items() if name not in UNDECISIVE}
+                record = {"recipe": str(settled), "asked": kept, "took_effect": effective}
+                record["timings"] = timings(run, ranks, seconds)
                 (folder / TRAINING).write_text(json.dumps(record, indent=1) + "\n")
         return artifact.manifest() if ranks.rank == 0 else {}
 
@@ -139,7 +143,7 @@ def plan(data_dir: Path, output_dir: Path, given: Mapping[str, Any]) -> tuple[Ar
     files = model_files(model)
     inputs = {"data": data["digest"], "model": files_digest(model, files)}
     origins = {"data": origin(data_dir, data), "model": model_origin(model, files)}
-    return Artifact(output_dir, "train", parameters, inputs, origins), settled
+    return Artifact(output_dir, "train", parameters, inputs, origins, aside=ASIDE, record=TRAINING), settled
 
 
 def planned(data_dir: Path, output_dir: Path, settings: str) -> Artifact:
@@ -217,15 +221,15 @@ def _build(
     return run, course, DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
-def _introduce(settled: Settled, course: "Course", run: "Run", num_rows: int, ranks: "Ranks") -> None:
-    """The first lines of a run: what was chosen, and why."""
-    training = settled.training
+def _introduce(settled: Settled, effective: Mapping[str, Any], ranks: "Ranks") -> None:
+    """The first lines of a run: what was chosen, and why; and what takes effect, in numbers."""
     print(f"train: {settled}", flush=True)
     if settled.unused:
-        print(f"train: not used by method {training.method}: {', '.join(settled.unused)}", file=sys.stderr, flush=True)
+        unused = ", ".join(settled.unused)
+        print(f"train: not used by method {settled.training.method}: {unused}", file=sys.stderr, flush=True)
     print(
-        f"train: {training.method}, {training.optimizer}, {num_rows} examples, {course.num_updates} updates of "
-        f"{course.global_batch_size}, learning rate {course.peak:.3g}, {run.arithmetic.name}, {ranks.count} rank(s) on "
-        f"{ranks.device.type}",
+        "train: {method}, {optimizer}, {num_train_rows:,} examples, {num_epochs:g} epochs, {num_updates:,} updates of "
+        "{global_batch_size}, learning rate {learning_rate:.3g} after {warmup_updates} updates of warm-up, {precision}, "
+        "{num_parameters:,} parameters, {num_ranks} rank(s) on {device}".format(**effective, device=ranks.device.type),
         flush=True,
     )

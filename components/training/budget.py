@@ -61,6 +61,10 @@ class Spent:
     def examples(self) -> int:
         return sum(work.examples for work in self.by_layers.values())
 
+    @property
+    def tokens(self) -> int:
+        return sum(work.tokens for work in self.by_layers.values())
+
     def as_dict(self) -> dict[str, Any]:
         """What JSON can hold; `of` reads it."""
         return {"updates": self.updates, "works": [vars(work) for work in self.by_layers.values()]}

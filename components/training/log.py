@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from components.artifacts.names import TRAINING_LOG
+from components.artifacts.names import TRAINING_CLOCK, TRAINING_LOG
 from components.errors import UserError
 from components.training.budget import Work
 from components.training.interrupts import Signalled
@@ -175,6 +175,11 @@ class MetricsLog:
         return {**losses, **scalars}
 
     def close(self) -> None:
+        """Put the seconds into a file of their own: equal runs have equal lines but for these."""
         self.bar.close()
-        if self.file:
+        if self.file and self.path:
             self.file.close()
+            lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+            clock = [{"update": line["update"], "seconds": line.pop("seconds")} for line in lines]
+            self.path.with_name(TRAINING_CLOCK).write_text("".join(json.dumps(each) + "\n" for each in clock))
+            self.path.write_text("".join(json.dumps(line) + "\n" for line in lines))

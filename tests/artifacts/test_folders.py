@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.artifacts import folders
-from components.artifacts.folders import CACHE, FILE, Artifact, combined_digest, file_digest, read_manifest
+from components.artifacts.folders import CACHE, FILE, Artifact, combined_digest, content_digest, file_digest, read_manifest
 from components.errors import UserError
 
 
@@ -128,10 +128,47 @@ def test_other_code_or_other_libraries_or_an_unknown_input_make_it_anew(
         patched.setattr(folders, "code_digest", lambda stage: "other")
         assert artifact(tmp_path / "two").cached() is None
     with monkeypatch.context() as patched:
-        patched.setattr(folders, "versions", lambda: {"torch": "0.1"})
+        patched.setattr(folders, "libraries_of", lambda stage: {"python": "3.11", "transformers": "0.1"})
         assert artifact(tmp_path / "two").cached() is None
+        with pytest.raises(UserError, match=r"one exists and was made with transformers \d.*, not 0\.1: choose another"):
+            artifact(tmp_path / "one").cached()
     unknown = Artifact(tmp_path / "three", "tokenize", {}, {"model": ""})
     with unknown.building():
         pass
     assert Artifact(tmp_path / "four", "tokenize", {}, {"model": ""}).cached() is None
+    with pytest.raises(UserError, match="what model was then cannot be told"):
+        unknown.cached()
     assert artifact(tmp_path / "two").cached() is not None
+
+
+def test_what_tells_of_one_making_alone_is_kept_and_not_in_the_digest(tmp_path: Path) -> None:
+    manifests = []
+    for seconds in (1.5, 2.5):
+        path = tmp_path / str(seconds)
+        with Artifact(path, "train", {}, {}, aside={"clock.txt": "", "record.json": "timings"}).building() as folder:
+            (folder / "clock.txt").write_text(str(seconds))
+            (folder / "record.json").write_text(json.dumps({"rate": 0.1, "timings": {"seconds": seconds}}))
+            (folder / "weights").write_text("w")
+        manifests.append(read_manifest(path, "train"))
+    assert manifests[0]["digest"] == manifests[1]["digest"] == content_digest(manifests[0]["files"])
+    assert manifests[0]["files"]["clock.txt"]["sha256"] != manifests[1]["files"]["clock.txt"]["sha256"]
+    (tmp_path / "1.5" / "clock.txt").write_text("9")
+    with pytest.raises(UserError, match=r"clock\.txt is not the file"):
+        read_manifest(tmp_path / "1.5", "train")
+    with Artifact(tmp_path / "other", "train", {}, {}, aside={"record.json": "timings"}).building() as folder:
+        (folder / "record.json").write_text(json.dumps({"rate": 0.2, "timings": {"seconds": 1.5}}))
+        (folder / "weights").write_text("w")
+    assert read_manifest(tmp_path / "other", "train")["digest"] != manifests[0]["digest"]
+
+
+def test_only_the_libraries_that_a_stage_works_with_matter_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    libraries = {stage: set(folders.libraries_of(stage)) for stage in ("tokenize", "train", "evaluate", "suite")}
+    assert {"python", "torch", "transformers", "safetensors"} <= libraries["train"] <= libraries["evaluate"]
+    assert "scikit-learn" in libraries["evaluate"] - libraries["train"]
+    assert "torch" not in libraries["tokenize"]
+    assert not {"mlflow", "kfp"} & set.union(*libraries.values())
+    build(tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / FILE).read_text())
+    manifest["versions"] |= {"mlflow": "0.1", "torch": "0.1", "python": manifest["versions"]["python"] + "9"}
+    (tmp_path / "out" / FILE).write_text(json.dumps(manifest))
+    assert artifact(tmp_path / "out").cached() is not None
