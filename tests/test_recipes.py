@@ -81,7 +81,7 @@ def test_the_empty_value_is_as_none_given(name: str) -> None:
 @with_recipes
 def test_another_learning_rate_is_for_the_batch_that_is_used(name: str) -> None:
     training = settle({"recipe": name, "learning_rate": 3e-4, "global_batch_size": 512}, 10**6).training
-    assert training.base_batch_size == 0
+    assert training.base_batch_size == 512
     assert peak_learning_rate(training.optimizer, training.learning_rate, 512, training.base_batch_size) == 3e-4
     training = settle({"recipe": name, "learning_rate": 3e-4, "base_batch_size": 128, "global_batch_size": 512}, 10**6).training
     assert peak_learning_rate(training.optimizer, training.learning_rate, 512, training.base_batch_size) == 6e-4
@@ -91,7 +91,7 @@ def test_another_learning_rate_is_for_the_batch_that_is_used(name: str) -> None:
 def test_another_optimizer_has_a_rate_of_its_own(name: str) -> None:
     (other,) = set(OPTIMIZERS) - {RECIPES[name].values["optimizer"]}
     training = settle({"recipe": name, "optimizer": other}, 10**6).training
-    assert (training.learning_rate, training.base_batch_size) == (0.0, 0)
+    assert (training.learning_rate, training.base_batch_size) == (OPTIMIZERS[other].learning_rate, 32)
 
 
 @with_recipes

@@ -122,6 +122,7 @@ def settle(given: Mapping[str, Any], num_rows: int) -> Settled:
         recipe = {name: value for name, value in recipe.items() if name not in OF_METHODS}
     values = {**recipe, **given, "recipe": name}
     values["global_batch_size"] = values["global_batch_size"] or default_batch_size(num_rows)
+    check_choice("optimizer", values["optimizer"], OPTIMIZERS)
     own = BASE_BATCH_SIZE if not values.get("learning_rate") else values["global_batch_size"]
     values["base_batch_size"] = values.get("base_batch_size") or own
     values["learning_rate"] = values.get("learning_rate") or OPTIMIZERS[values["optimizer"]].learning_rate

@@ -272,7 +272,9 @@ def test_the_recipe_is_filled_in_where_the_number_of_rows_is_known(capsys: pytes
         told = settled(**given)["train"]
         assert told["recipe"] == ""  # by which the training says why
         few = recipe == "few-rows"
-        assert (told["num_epochs"], told["global_batch_size"], told["learning_rate"]) == ((10, 16, 2e-5) if few else (3, 32, 0))
+        assert (told["num_epochs"], told["global_batch_size"], told["learning_rate"]) == (
+            (10, 16, 2e-5) if few else (3, 32, 5e-5)
+        )
         assert (told["method"], told["optimizer"]) == ("plain", "adamw")
         assert f"train: recipe {recipe} (" in capsys.readouterr().out
     for source in ("/data/glue", "s3://bucket/glue", f"hub:owner/glue@{COMMIT}", "hub"):
