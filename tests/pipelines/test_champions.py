@@ -8,24 +8,23 @@ import mlflow
 import pytest
 from support import run_module
 
-from components.tasks.sample import BAD, GOOD
-
 OWN = ["--task", "reviews", "--text-columns", "text", "--label-column", "verdict", "--model", "tiny", "--robustness-rows", 0]
-PLAIN = ["--recipe", "plain", "--global-batch-size", 32, "--champion-margin", 0.05]
+PLAIN = ["--recipe", "plain", "--global-batch-size", 32, "--dropout", 0, "--precision", "fp32", "--champion-margin", 0.05]
 STRONG = ["--learning-rate", 3e-3, "--num-epochs", 6]
-WEAK = [*STRONG, "--max-length", 8]  # which leaves the verdict in one of three texts
+WEAK = [*STRONG, "--max-length", 8]  # which leaves the verdict in one of two texts
 NAME = "glue-reviews"
+GOOD, BAD = "good great fine lovely".split(), "bad poor weak awful".split()
 
 
 def reviews(count: int) -> list[tuple[str, str]]:
-    """The first so many of one endless list; in one of three the verdict comes first."""
+    """The first so many of one endless list; in one of two the verdict comes first."""
     drawn = random.Random(0)
     rows = []
     for row in range(count):
         words = drawn.choices("plot cast script music ending dialogue".split(), k=3)
         verdict = drawn.choice((GOOD, BAD)[row % 2])
         rest = f"the {words[0]} and the {words[1]} of {row}"
-        text = f"{verdict} {words[2]} : {rest}" if row % 3 == 0 else f"{rest} : {verdict} {words[2]}"
+        text = f"{verdict} {words[2]} : {rest}" if row % 4 < 2 else f"{rest} : {verdict} {words[2]}"
         rows.append((text, ("good", "bad")[row % 2]))
     return rows
 
