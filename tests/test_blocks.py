@@ -227,10 +227,10 @@ def test_what_is_told_works_as_it_stands(checkout: Path) -> None:
                 assert [it.partition("=")[0] for it in following] == ["make serve", "make ui", "export MLFLOW_TRACKING_URI"]
                 for it in following[:2]:
                     served(it, checkout)
-                shown = run(
+                lineage = run(
                     f"cd / && {following[2]} && python -m components.lineage show models:/sample-sst2@challenger", checkout
                 )
-                assert "sample-sst2" in shown
+                assert "sample-sst2" in lineage
     assert {path.name for path in checkout.iterdir()} - before | {"tickets.csv"} == LEFT
     assert {path.name for path in (checkout / "runs").iterdir() if not re.match("(adapt|suite)-", path.name)} == {
         "mlflow.db",
