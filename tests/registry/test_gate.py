@@ -16,8 +16,8 @@ from components.errors import UserError
 from components.registry.comparison import compare, paired_differences
 from components.registry.criteria import Criteria
 from components.registry.facing import Faced, face
-from components.registry.gate import Decision, decide
-from components.tasks.intervals import point
+from components.registry.gate import SURE, Decision, decide
+from components.tasks.intervals import CONFIDENCE, point
 from components.tasks.metrics import measure, score
 from components.tasks.table import TASKS
 
@@ -209,8 +209,21 @@ def test_on_other_rows_the_best_is_one_that_is_shown_to_be_better(variant: Calla
 @pytest.mark.parametrize("worse_than", ["the one before", "the champion"])
 def test_challengers_that_are_each_a_little_worse_do_not_walk_the_champion_down(worse_than: str, fresh: bool) -> None:
     """Ten thousand such rows of challengers are in benchmarks/gate.py."""
-    drops = [Walk(np.random.default_rng(seed), fresh).go(0.6, worse_than) for seed in range(4)]
-    assert max(drops) <= 1
+    drops = [Walk(np.random.default_rng(seed), fresh).go(0.6, worse_than) for seed in range(300)]
+    assert np.mean(np.array(drops) <= 1) >= 0.975
+
+
+def test_rows_of_challengers_are_compared_as_the_gate_does() -> None:
+    walk = Walk(np.random.default_rng(0), fresh=False)
+    labels = np.random.default_rng(1).integers(2, size=walk.rows)
+    for loss in (0.0, 0.006):
+        models = [walk.right(loss), walk.right(0.0)]
+        answers = [{"validation": (labels, np.where(right, labels, 1 - labels))} for right in models]
+        for confidence in (CONFIDENCE, SURE):
+            drawn = compare(walk.task, answers[0], answers[1], walk.margin, confidence)
+            fast = walk.compared(models[0], models[1], confidence)
+            assert fast["difference"] == pytest.approx(drawn["difference"])
+            assert [fast["low"], fast["high"]] == pytest.approx([drawn["low"], drawn["high"]], abs=0.0015)
 
 
 def test_floors_hold_for_everyone(variant: Callable[..., Path]) -> None:
