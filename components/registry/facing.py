@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from components.artifacts.folders import read_manifest
@@ -130,11 +131,19 @@ def _answers_of(
 
 
 def _ask(model_uri: str, texts: pa.ChunkedArray, task: Task, scratch: Path) -> np.ndarray:
-    """(rows,) class numbers or scores, of a registered model that answers raw text.  texts: a list for each row."""
+    """(rows,) class numbers or scores, of a registered model that answers raw text.  texts: a list for each row.
+
+    Raises:
+        UserError: its files are gone, or cannot be loaded.
+    """
     import pandas as pd
 
-    stored = mlflow.artifacts.download_artifacts(model_uri, dst_path=str(scratch))
-    model = mlflow.pyfunc.load_model(stored)
+    try:
+        model = mlflow.pyfunc.load_model(mlflow.artifacts.download_artifacts(model_uri, dst_path=str(scratch)))
+    except (MlflowException, OSError, ImportError, ValueError) as error:  # gone, damaged, or of libraries of before
+        if "API request to" in str(error):  # the server is away
+            raise
+        raise UserError(f"its model cannot be asked: {' '.join(str(error).split())[:200]}") from None
     numbers = {label: number for number, label in enumerate(task.label_names)}
     answers: list[float] = []
     with tqdm(total=len(texts), desc=f"ask {model_uri}", unit=" rows", disable=None) as bar:

@@ -104,6 +104,23 @@ def test_a_champion_that_was_stored_before_rows_had_digests_is_not_compared_on_o
         face(mlflow.MlflowClient(), "never", variant(48, other_rows=True), "2", old, "1")
 
 
+def test_a_champion_whose_model_is_gone_can_be_replaced_for_a_reason(
+    tracking: str, trained: Callable[[str], Path], evaluated: Callable[[str], Path], variant: Variant
+) -> None:
+    register(model_dir=trained("sst2"), evaluation_dir=evaluated("sst2"), name="gone", auto_promote=False)
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("gone", "champion", "1")
+    model = mlflow.get_logged_model(str(client.get_model_version("gone", "1").source).removeprefix("models:/"))
+    (Path(model.artifact_location.removeprefix("file://")) / "MLmodel").unlink()
+    evaluation = variant(48, other_rows=True)
+    done = register(model_dir=trained("sst2"), evaluation_dir=evaluation, name="gone")
+    assert champion("gone") == "1"
+    assert "not comparable with version 1: its model cannot be asked: " in str(done["decision"])
+    assert "--champion-rule replace" in str(done["decision"])
+    promote(model_uri="models:/gone/2", champion_rule="replace", champion_reason="its files were deleted")
+    assert (champion("gone"), champion("gone", "best")) == ("2", "2")
+
+
 def test_a_server_that_is_away_is_code_75() -> None:
     away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
     done = run_module("components.promote", "--model-uri", "models:/gated/1", **away)  # type: ignore[arg-type]
