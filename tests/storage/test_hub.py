@@ -181,8 +181,13 @@ form = {{name: parameters.default(name) for name in parameters.form()}} | dict(t
 print(resolve_step(form | dict(source="sample", model="owner/private"), [])[0])
 """
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        clean |= {
+            "HF_HOME": str(tmp_path),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+            "PIPELINE_RUN_ID": "run-1",
+        }
         command = [sys.executable, "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**clean, "HF_HOME": str(tmp_path)})
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=clean)
     assert done.returncode == 0, done.stderr
     assert f'"model":"owner/private@{commit}"' in done.stdout
     assert stub.token not in done.stdout + done.stderr

@@ -90,13 +90,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (
             ("--method", "scaled", "--perturbation-weight", "3", *SHORT),
-            "but for method\ntrain: scaled, adamw, 200 examples, 6",
+            "but for method\ntrain: scaled, adamw, 200 examples, 0.4615 epochs, 6",
             6,
         ),
-        (("--optimizer", "sgd", *SHORT), "train: plain, sgd, 200 examples, 6 updates of 16, learning rate 0.0354, ", 6),
+        (("--optimizer", "sgd", *SHORT), "updates of 16, learning rate 0.0354 after 1 updates of warm-up", 6),
         (
             ("--recipe", "short"),
-            "train: recipe short (it was asked for)\ntrain: plain, adamw, 200 examples, 4 updates of 25",
+            "train: recipe short (it was asked for)\ntrain: plain, adamw, 200 examples, 0.5 epochs, 4 updates of 25",
             4,
         ),
     ],
