@@ -6,7 +6,8 @@
 
 `digest` is the sha256 over the sorted file digests: it names the content, and is what lineage is made of. The same content has
 the same digest: what tells of this one making alone, such as seconds, is not in it. A file's entry then has "content" besides,
-which counts in place of its sha256: '' for a file that does not count, a digest of the rest for JSON with a key that does not.
+which counts in place of its sha256: '' for a file that does not count, a digest of the rest for JSON with a key ("aside") that
+does not.
 A manifest holds the manifests of its inputs, so that the last one of a pipeline tells of all of it. `effective` and `timings`,
 of a training, say what took effect and how long it took.
 
@@ -76,6 +77,12 @@ def content_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
     """The digest of a manifest, from what it says of its files."""
     contents = {name: entry.get("content", entry["sha256"]) for name, entry in files.items()}
     return combined_digest({name: content for name, content in contents.items() if content})
+
+
+def content_without(text: str, key: str) -> str:
+    """The digest of a JSON object without one of its keys."""
+    kept = {name: value for name, value in json.loads(text).items() if name != key}
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -227,9 +234,10 @@ def artifact_metadata(manifest: Manifest) -> dict[str, str]:
 
 
 def asked(manifest: Manifest) -> dict[str, Any]:
-    """The parameters of which something else took effect, as they were given."""
+    """The parameters of which something else took effect, as they were given. Nobody asked for 0, which leaves it to a rule."""
     effective = manifest.get("effective", {})
-    return {name: value for name, value in manifest["parameters"].items() if name in effective and effective[name] != value}
+    given = {name: value for name, value in manifest["parameters"].items() if value and name in effective}
+    return {name: value for name, value in given.items() if effective[name] != value}
 
 
 def origin(folder: Path, manifest: Manifest) -> Origin:
@@ -244,7 +252,8 @@ def _write_manifest(folder: Path, artifact: Artifact, seconds: float) -> None:
         if path.is_file()
     }
     for name in artifact.aside.keys() & files.keys():
-        files[name]["content"] = _content_without(folder / name, artifact.aside[name])
+        key = artifact.aside[name]
+        files[name] |= {"aside": key, "content": content_without((folder / name).read_text(), key) if key else ""}
     manifest = {
         "schema": 1,
         **artifact.key,
@@ -264,11 +273,3 @@ def _of_record(path: Path | None) -> dict[str, Any]:
         return {}
     record = json.loads(path.read_text())
     return {"effective": record["took_effect"], "timings": record["timings"]}
-
-
-def _content_without(path: Path, key: str) -> str:
-    """The digest of a JSON file without one of its keys; '' where no key is named."""
-    if not key:
-        return ""
-    kept = {name: value for name, value in json.loads(path.read_text()).items() if name != key}
-    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from components.artifacts.folders import FILE, combined_digest, content_digest, file_digest
+from components.artifacts.folders import FILE, Manifest, combined_digest, content_digest, content_without, file_digest
 from components.artifacts.provenance import is_remote
 from components.errors import StageError
 from components.lineage.tree import Node
@@ -20,6 +20,8 @@ from components.storage import hub, transfer
 from components.tokenize.read import read_source
 
 State = Literal["same", "changed", "gone", "out of reach"]
+DECISIVE = ("stage", "parameters", "inputs", "code", "digest", "effective")
+"""What the manifests of two makings of the same have in common."""
 TAGS = {"evaluation": "digest.evaluation", "model": "digest.model", "data": "digest.data"}
 
 
@@ -80,7 +82,7 @@ def _stored(node: Node, uri: str, folder: Path) -> Iterator[Checked]:
             yield Checked(f"model: {uri}", "gone", f"no artifacts/*/{FILE}")
             return
         fetched = places[0].parent
-    yield from _files(node.kind, uri, fetched, node.files)
+    yield from _files(node.kind, uri, fetched, _files_of(_made_again(node, _reader(fetched)) or node.manifest))
 
 
 def _in_place(node: Node) -> Iterator[Checked]:
@@ -103,9 +105,12 @@ def _in_place(node: Node) -> Iterator[Checked]:
         yield Checked(item, "gone")
         return
     folder = place if place.is_dir() else place.parent
-    yield from _files(node.kind, node.uri if place.is_dir() else str(folder), folder, node.files)
-    if node.manifest and (folder / FILE).is_file():
-        yield _same_manifest(f"{item}/{FILE}", (folder / FILE).read_text(), node)
+    has_manifest = bool(node.manifest) and (folder / FILE).is_file()
+    again = _made_again(node, _reader(folder)) if has_manifest else None
+    files = _files_of(again) if again else node.files
+    yield from _files(node.kind, node.uri if place.is_dir() else str(folder), folder, files)
+    if has_manifest:
+        yield _same_manifest(f"{item}/{FILE}", node, again)
 
 
 def _generated(node: Node) -> Iterator[Checked]:
@@ -124,7 +129,8 @@ def _in_store(node: Node) -> Iterator[Checked]:
     item = f"{node.kind}: {node.uri}"
     try:
         found = transfer.digests(node.uri, node.files)
-        manifest = transfer.read_text(f"{node.uri}/{FILE}") if node.manifest else None
+        has_manifest = bool(node.manifest) and transfer.read_text(f"{node.uri}/{FILE}") is not None
+        again = _made_again(node, lambda path: transfer.read_text(f"{node.uri}/{path}")) if has_manifest else None
     except StageError as error:
         yield Checked(item, "out of reach", str(error))
         return
@@ -132,9 +138,10 @@ def _in_store(node: Node) -> Iterator[Checked]:
         yield Checked(item, "gone")
         return
     folder, _, name = node.uri.rpartition("/")
-    yield from _compared(node.kind, folder if set(node.files) == {name} else node.uri, node.files, found.get)
-    if manifest is not None:
-        yield _same_manifest(f"{item}/{FILE}", manifest, node)
+    files = _files_of(again) if again else node.files
+    yield from _compared(node.kind, folder if set(files) == {name} else node.uri, files, found.get)
+    if has_manifest:
+        yield _same_manifest(f"{item}/{FILE}", node, again)
 
 
 def _of_hub(node: Node) -> Iterator[Checked]:
@@ -165,9 +172,32 @@ def _compared(kind: str, uri: str, files: Mapping[str, str], digest_of: Callable
             yield Checked(item, "same")
 
 
-def _same_manifest(item: str, text: str, node: Node) -> Checked:
+def _same_manifest(item: str, node: Node, there: Manifest | None) -> Checked:
+    if there is None:
+        return Checked(item, "changed", "not the manifest that lineage holds")
+    return Checked(item, "same", "" if there == node.manifest else "of another making of the same content")
+
+
+def _made_again(node: Node, read: Callable[[str], str | None]) -> Manifest | None:
+    """The manifest that lies there, if it tells of the same content: that which lineage holds, or of another making, whose
+    files differ in what is in no digest. None where it does not.
+    """
     try:
-        same = json.loads(text) == node.manifest
-    except ValueError:
-        same = False
-    return Checked(item, "same" if same else "changed", "" if same else "not the manifest that lineage holds")
+        there: Manifest = json.loads(read(FILE) or "")
+        if there == node.manifest:
+            return there
+        same = all(there.get(name) == node.manifest.get(name) for name in DECISIVE)
+        same = same and there["files"].keys() == node.files.keys() and content_digest(there["files"]) == node.digest
+        asides = {path: entry for path, entry in there["files"].items() if entry.get("aside")}
+        contents = {path: content_without(read(path) or "", entry["aside"]) for path, entry in asides.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return there if same and all(contents[path] == entry["content"] for path, entry in asides.items()) else None
+
+
+def _files_of(manifest: Manifest) -> dict[str, str]:
+    return {path: entry["sha256"] for path, entry in manifest["files"].items()}
+
+
+def _reader(folder: Path) -> Callable[[str], str]:
+    return lambda path: (folder / path).read_text()

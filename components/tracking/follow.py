@@ -12,6 +12,7 @@ import mlflow
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from components.artifacts.names import TRAINING_CLOCK
 from components.tracking.away import in_haste
 
 METRICS_AT_ONCE = 1000  # what the server takes in one request
@@ -72,7 +73,9 @@ class _Follower(threading.Thread):
         newest = max(paths, key=lambda path: path.stat().st_mtime_ns)  # a killed run leaves one behind
         lines = newest.read_text().splitlines(keepends=True)[self.num_logged :]
         whole = [json.loads(line) for line in lines if line.endswith("\n")]
-        metrics = [metric for line in whole if line["update"] > self.last_update for metric in self._metrics(line)]
+        seconds = _seconds(newest.with_name(TRAINING_CLOCK))
+        new = [{**seconds.get(line["update"], {}), **line} for line in whole if line["update"] > self.last_update]
+        metrics = [metric for line in new for metric in self._metrics(line)]
         for start in range(0, len(metrics), METRICS_AT_ONCE):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
         self.num_logged += len(whole)
@@ -85,3 +88,9 @@ class _Follower(threading.Thread):
     def _metrics(self, line: dict[str, Any]) -> list[Metric]:
         now = int(time.time() * 1000)
         return [Metric(name, value, now, line["update"]) for name, value in line.items() if name != "update"]
+
+
+def _seconds(clock: Path) -> dict[int, dict[str, float]]:
+    """Update -> {"seconds": ...}, which a finished file's lines no longer have."""
+    lines = map(json.loads, clock.read_text().splitlines() if clock.is_file() else ())
+    return {line["update"]: {"seconds": line["seconds"]} for line in lines}

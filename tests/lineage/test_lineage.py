@@ -1,5 +1,6 @@
 """From raw files to a model version through the real stages: what lineage shows, finds changed, and finds again."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -148,6 +149,35 @@ def test_what_is_deleted_is_gone_and_a_forged_manifest_is_changed(chain: dict[st
         assert any(item.endswith(": manifest") for item in findings(chain["uri"])["changed"])
     finally:
         stored.write_text(text)
+
+
+def test_a_model_that_was_trained_again_to_the_same_content_is_the_same(chain: dict[str, Any]) -> None:
+    """Its clock is another, and so is its manifest; what counts in a file that has a clock in it is looked at."""
+    model, first = chain["model"], chain["folder"] / "first"
+    shutil.move(model, first)
+    try:
+        train(
+            data_dir=chain["data"],
+            model=str(chain["base"]),
+            output_dir=model,
+            num_updates=2,
+            learning_rate=1e-3,
+            global_batch_size=32,
+        )
+        assert (model / "timings.jsonl").read_bytes() != (first / "timings.jsonl").read_bytes()
+        again = register(model_dir=model, evaluation_dir=chain["folder"] / "evaluation", name="again")["model_uri"]
+        for uri in (chain["uri"], again):
+            assert set(findings(uri)) == {"same"}
+        record, manifest = (model / "training.json").read_text(), json.loads((model / "manifest.json").read_text())
+        forged = record.replace('"num_updates": 2', '"num_updates": 3')
+        (model / "training.json").write_text(forged)
+        manifest["files"]["training.json"]["sha256"] = hashlib.sha256(forged.encode()).hexdigest()
+        (model / "manifest.json").write_text(json.dumps(manifest))
+        assert {f"model: {model}/training.json", f"model: {model}/manifest.json"} <= set(findings(chain["uri"])["changed"])
+    finally:
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.move(first, model)
+        mlflow.MlflowClient().delete_registered_model("again")
 
 
 def test_the_commands_say_it_and_exit_2_where_something_differs(chain: dict[str, Any]) -> None:

@@ -56,6 +56,7 @@ def test_what_nobody_gave_is_in_every_record_as_it_took_effect(
         assert f"`{name}={effective[name]}`" in card
     assert f"{timings['samples_per_second']:.1f} samples/s" in card
     assert "`precision=auto`" in card.partition("Asked for otherwise")[2]
+    assert not re.search(r"=0(\.0)?`", card.partition("Asked for otherwise")[2].partition("\n")[0])
 
     monkeypatch.setenv("PIPELINE_RUN_ID", "effective-1")
     with stage_run("train", Tracking("adapt", tracking)) as run:
@@ -64,9 +65,21 @@ def test_what_nobody_gave_is_in_every_record_as_it_took_effect(
     for name, value in effective.items():
         assert logged.params[name] == str(value)
     assert logged.params["asked.precision"] == "auto"
+    assert "asked.num_updates" not in logged.params  # nobody did
     assert logged.metrics["train_samples_per_second"] == timings["samples_per_second"]
     report = (tmp_path / "e" / "report.html").read_text()
     assert re.search(rf"<th>precision</th><td>{effective['precision']} .*asked for: auto", report)
+
+
+def test_mlflow_has_the_seconds_of_every_update_of_a_run_too_short_to_be_seen_at_work(
+    tracking: str, tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_RUN_ID", "effective-2")
+    with stage_run("train", Tracking("adapt", tracking)) as run, run.following(tmp_path / "m", "metrics.jsonl"):
+        train(data_dir=tokenized("rte"), output_dir=tmp_path / "m", model="tiny", num_updates=3)
+    history = mlflow.MlflowClient().get_metric_history(run.run_id, "seconds")
+    clock = [json.loads(line) for line in (tmp_path / "m" / "timings.jsonl").open()]
+    assert [(point.step, point.value) for point in history] == [(line["update"], line["seconds"]) for line in clock]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
