@@ -124,6 +124,8 @@ def texts_of(values: Mapping[str, Any], of_suite: bool = False) -> dict[str, str
         settled = settings.settle(of_training, num_rows)
         of_training |= {**settled.values, "recipe": values.get("recipe", "")}  # by which the training says why
         print(f"train: {settled}: {settled.in_numbers}", flush=True)
+    else:
+        print("train: what follows from the number of rows the run says, and precision and micro-batches", flush=True)
     noise = {name: value for name, value in of_training.items() if name in OF_METHODS}
     given = {"tokenize": of_data, "train": {**values, **of_training}}
     texts = {}

@@ -76,7 +76,7 @@ def test_a_pipeline_run_keeps_all_of_it_on_the_server(tracking_server: str, tmp_
     done = run_module("pipelines.local", *arguments, *more)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "mlflow.db").exists()
-    assert f"MLflow     {tracking_server}" in done.stdout
+    assert f"export MLFLOW_TRACKING_URI={tracking_server}" in done.stdout
     client = mlflow.MlflowClient()
     version = client.get_model_version_by_alias("sample-stsb", "challenger")
     source = client.get_run(str(version.run_id))

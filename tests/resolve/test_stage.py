@@ -282,7 +282,9 @@ def test_the_recipe_is_filled_in_where_the_number_of_rows_is_known(capsys: pytes
         told = settled(task="mnli", source=source, **own)["train"]
         assert [told[name] for name in ("recipe", "method", "num_epochs", "global_batch_size")] == ["", "", 0, 0]
         assert not set(OF_METHODS) & told.keys()
-        assert capsys.readouterr().out == ""
+        assert capsys.readouterr().out == (
+            "train: what follows from the number of rows the run says, and precision and micro-batches\n"
+        )
 
 
 def test_what_is_given_stands_and_a_method_that_is_named_brings_its_own_defaults() -> None:
