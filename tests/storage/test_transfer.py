@@ -114,7 +114,8 @@ def test_large_files_go_in_pieces_and_come_back_whole(uri: str, tmp_path: Path, 
 
 
 def test_a_broken_fetch_leaves_no_folder_and_goes_on_where_it_was(uri: str, tmp_path: Path, slow_line: Proxy) -> None:
-    made = result(tmp_path / "made", **{f"file{number}": os.urandom(MEGABYTE) for number in range(8)})
+    parts = {f"file{number}": os.urandom(MEGABYTE // 4) for number in range(32)}  # more than at once: some are whole
+    made = result(tmp_path / "made", **parts)
     transfer.store(made, uri)
     slow_line.left = 5 * MEGABYTE
     with pytest.raises(TryAgainError, match=r"place: the store at 127\.0\.0\.1:\d+ does not answer"):
