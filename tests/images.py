@@ -1,6 +1,5 @@
 """The images, as far as they can be had without building one: what their requirements lead to, and Pythons with no more."""
 
-import ast
 import functools
 import importlib
 import importlib.metadata
@@ -16,7 +15,7 @@ from kfp.dsl.python_component import PythonComponent
 from packaging.requirements import Requirement
 from support import ROOT
 
-from components.artifacts.code import _imported, sources_of
+from components.artifacts.code import imported_by
 from components.image import IMAGE, TRAIN_IMAGE
 
 FILES = {IMAGE: "stage", TRAIN_IMAGE: "train"}
@@ -69,19 +68,11 @@ def components() -> Mapping[str, tuple[str, str]]:
 
 def chain(module: str) -> Mapping[str, set[str]]:
     """What a module of ours and what it imports, in functions too, import from elsewhere: top-level name -> by whom."""
-    found: dict[str, set[str]] = {}
-    for path in sources_of(module):
-        named = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for top in _others(path):
-            found.setdefault(top, set()).add(named)
-    return found
-
-
-@functools.cache
-def _others(path: Path) -> set[str]:
-    """The top-level names of what is neither ours nor Python's own."""
-    tops = {name.partition(".")[0] for name in _imported(ast.parse(path.read_text()), "components")}
-    return tops - {"components"} - sys.stdlib_module_names
+    return {
+        top: {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
+        for top, paths in imported_by(module).items()
+        if top not in sys.stdlib_module_names
+    }
 
 
 def packages_of(top: str) -> set[str]:

@@ -9,18 +9,6 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 
 
-def imported_by(module: str) -> set[str]:
-    """The top-level names of others' modules that a module of this project imports, in functions too, and so do the modules of
-    this project that it imports.
-    """
-    return {
-        name.partition(".")[0]
-        for path in sources_of(module)
-        for name in _imported(ast.parse(path.read_text()), "")
-        if not name.startswith(f"{PROJECT.name}.")
-    }
-
-
 @functools.cache
 def sources_of(module: str) -> frozenset[Path]:
     """The files of a module, of the modules of this project that it imports, in functions too, and so on; and of the packages
@@ -37,11 +25,25 @@ def sources_of(module: str) -> frozenset[Path]:
         name = todo.pop()
         if path := _file(name):
             found[name] = path
-            package = name if path.stem == "__init__" else name.rpartition(".")[0]
-            todo |= {package, *_imported(ast.parse(path.read_text()), package)} - found.keys()
+            todo |= {_package(path), *_imported(path)} - found.keys()
     if module not in found:
         raise ModuleNotFoundError(module)
     return frozenset(found.values())
+
+
+def imported_by(module: str) -> dict[str, set[Path]]:
+    """What the sources of a module import that is not of this project: top-level name -> which of them do."""
+    found: dict[str, set[Path]] = {}
+    for path in sources_of(module):
+        for name in _imported(path):
+            if (top := name.partition(".")[0]) != PROJECT.name:
+                found.setdefault(top, set()).add(path)
+    return found
+
+
+def _package(path: Path) -> str:
+    """That a file of this project is in; of an __init__.py, its own."""
+    return ".".join(path.relative_to(PROJECT.parent).parts[:-1])
 
 
 def _file(module: str) -> Path | None:
@@ -52,8 +54,13 @@ def _file(module: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _imported(node: ast.AST, package: str) -> Iterator[str]:
+@functools.cache
+def _imported(path: Path) -> frozenset[str]:
     """What may be the names of modules."""
+    return frozenset(_names_in(ast.parse(path.read_text()), _package(path)))
+
+
+def _names_in(node: ast.AST, package: str) -> Iterator[str]:
     if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
         children: Iterable[ast.AST] = node.orelse
     else:
@@ -66,4 +73,4 @@ def _imported(node: ast.AST, package: str) -> Iterator[str]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".py"):
         yield f"{package}.{node.value.removesuffix('.py')}"
     for child in children:
-        yield from _imported(child, package)
+        yield from _names_in(child, package)

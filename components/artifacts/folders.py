@@ -7,9 +7,8 @@
 `digest` is the sha256 over the sorted file digests: it names the content, and is what lineage is made of. The same content has
 the same digest: what tells of this one making alone, such as seconds, is not in it. A file's entry then has "content" besides,
 which counts in place of its sha256: '' for a file that does not count, a digest of the rest for JSON with a key ("aside") that
-does not.
-A manifest holds the manifests of its inputs, so that the last one of a pipeline tells of all of it. `effective` and `timings`,
-of a training, say what took effect and how long it took.
+does not. `effective` and `timings`, of a training, say what took effect and how long it took. A manifest holds the manifests of
+its inputs, so that the last one of a pipeline tells of all of it.
 
 Where STAGE_CACHE names a folder, every finished directory is known there by all that decided it, and a stage that would make
 the same again takes its files instead.

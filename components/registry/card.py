@@ -11,15 +11,9 @@ from components.registry.gate import Decision
 
 TEMPLATE = "card.md.j2"
 SHOWN = (
-    "optimizer",
-    "learning_rate",
-    "warmup_updates",
-    "num_epochs",
-    "num_updates",
-    "global_batch_size",
-    "precision",
-    "dropout",
-) + ("weight_decay", "num_tokens", "num_parameters", "num_ranks", "seed")
+    "optimizer learning_rate warmup_updates num_epochs num_updates global_batch_size precision dropout weight_decay "
+    "num_tokens num_parameters num_ranks seed"
+).split()
 
 
 def write_card(

@@ -25,24 +25,6 @@ def compare(
 ) -> dict[str, Any]:
     """Challenger against champion on the same rows.
 
-    Returns:
-        What `differ` does.
-        champion_only, challenger_only, p_value: for classes, rows that only the one has right, and McNemar's exact test that
-        either is as likely (Note on the sampling error of the difference between correlated proportions, 1947).
-    """
-    compared = differ(task, challenger, champion, margin, confidence)
-    if task.is_regression:
-        return compared
-    right = np.concatenate([labels == predictions for labels, predictions in challenger.values()])
-    rival_right = np.concatenate([labels == predictions for labels, predictions in champion.values()])
-    ours, theirs = int((right & ~rival_right).sum()), int((~right & rival_right).sum())
-    p_value = float(stats.binomtest(ours, ours + theirs).pvalue) if ours + theirs else 1.0
-    return {**compared, "champion_only": theirs, "challenger_only": ours, "p_value": p_value}
-
-
-def differ(task: Task, challenger: Answers, champion: Answers, margin: float, confidence: float = CONFIDENCE) -> dict[str, Any]:
-    """How far apart the scores are, and how sure that is.
-
     Args:
         confidence: of the interval. Above 95 %, that of 95 % is stretched as a normal distribution's is: the far tails of a
             bootstrap take more resamples than they are worth.
@@ -51,6 +33,8 @@ def differ(task: Task, challenger: Answers, champion: Answers, margin: float, co
         difference: of the scores, challenger minus champion.  low, high: its interval.  rows, margin, confidence.
         power: how often a model as good as the champion would pass on rows like these, 0 to 1.
         recommended_rows: how many of them it takes for nine times in ten.
+        champion_only, challenger_only, p_value: for classes, rows that only the one has right, and McNemar's exact test that
+        either is as likely (Note on the sampling error of the difference between correlated proportions, 1947).
     """
     drawn, observed = [], []
     for number, (split, (labels, predictions)) in enumerate(challenger.items()):
@@ -75,7 +59,13 @@ def differ(task: Task, challenger: Answers, champion: Answers, margin: float, co
     }
     if margin:
         compared["recommended_rows"] = int(np.ceil(rows * ((width + special.ndtri(POWER)) * spread / margin) ** 2))
-    return compared
+    if task.is_regression:
+        return compared
+    right = np.concatenate([labels == predictions for labels, predictions in challenger.values()])
+    rival_right = np.concatenate([labels == predictions for labels, predictions in champion.values()])
+    ours, theirs = int((right & ~rival_right).sum()), int((~right & rival_right).sum())
+    p_value = float(stats.binomtest(ours, ours + theirs).pvalue) if ours + theirs else 1.0
+    return {**compared, "champion_only": theirs, "challenger_only": ours, "p_value": p_value}
 
 
 def paired_differences(

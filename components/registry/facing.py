@@ -56,9 +56,9 @@ def face(client: mlflow.MlflowClient, name: str, challenger: Path, version: str,
         UserError: they cannot be compared; the message says why.
     """
     ours, theirs = (json.loads((folder / METRICS).read_text()) for folder in (challenger, rival))
-    for what in ("labels", "text_columns"):
-        if ours.get(what) != theirs.get(what, ours.get(what) if what == "text_columns" else None):
-            raise UserError(f"its {what.replace('_', ' ')} are {theirs.get(what)}, these are {ours.get(what)}")
+    for what in ("labels", "text_columns"):  # the columns were not always kept
+        if what in theirs and theirs[what] != ours[what]:
+            raise UserError(f"its {what.replace('_', ' ')} are {theirs[what]}, these are {ours[what]}")
     if "generated" in theirs and bool(theirs["generated"]) != bool(ours["generated"]):
         raise UserError(f"{'it' if theirs['generated'] else 'this one'} is of generated data, and the other is not")
     digests = [{split: result["digest"] for split, result in results["splits"].items()} for results in (ours, theirs)]
@@ -68,7 +68,7 @@ def face(client: mlflow.MlflowClient, name: str, challenger: Path, version: str,
             raise UserError("it was validated on other rows, and stored before rows had digests")
         answers = _answers_of(client, name, version, challenger, table, rival_version, rival, task_of(ours))
     else:
-        answers = _in_order(pq.read_table(rival / PREDICTIONS))
+        answers = _predictions(pq.read_table(rival / PREDICTIONS))
     left_out, kept = {}, np.ones(len(table), bool)
     for who, folder in ((f"version {rival_version}", rival), ("this one", challenger)):
         if TEXT_DIGEST in table.column_names and (folder / TRAINED_ON).is_file():
@@ -89,7 +89,7 @@ def task_of(results: dict[str, Any]) -> Task:
     return Task(results["task"], tuple(results.get("text_columns", ())), tuple(results["labels"]), tuple(metrics))
 
 
-def _in_order(predicted: pa.Table) -> np.ndarray:
+def _predictions(predicted: pa.Table) -> np.ndarray:
     answers: np.ndarray = predicted["prediction"].to_numpy()
     return answers
 
@@ -123,7 +123,7 @@ def _answers_of(
         if any(it.path == f"{RIVALS}/{file}" for it in client.list_artifacts(run_id, RIVALS)):
             kept = pq.read_table(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{RIVALS}/{file}", dst_path=scratch))
             if {key: (kept.schema.metadata or {}).get(key) for key in known} == known and len(kept) == len(rows):
-                return _in_order(kept)
+                return _predictions(kept)
         answers = _ask(f"models:/{name}/{rival_version}", rows[TEXTS], task, Path(scratch))
         pq.write_table(pa.table({"prediction": answers}).replace_schema_metadata(known), Path(scratch) / file)
         client.log_artifact(run_id, str(Path(scratch) / file), RIVALS)

@@ -7,8 +7,7 @@ worse by the margin passes in about 2.5 % of cases, as is usual for such trials 
 Held against the champion alone, models that are each a little worse than the one before would all pass: biocreep (D'Agostino,
 Massaro and Sullivan, Non-inferiority trials, 2003). So what is shown to be worse than the champion is refused whatever the
 margin; and once the champion is not the best any more, a model is held against the best with a twentieth of the chance of
-error, since many will try.
-benchmarks/gate.py simulates all this.
+error, since many will try. benchmarks/gate.py simulates all this.
 """
 
 import dataclasses
@@ -132,11 +131,12 @@ def refusal(compared: dict[str, Any], version: str, is_champion: bool, criteria:
 def _praise(compared: dict[str, Any], version: str, is_champion: bool, criteria: Criteria) -> str:
     if is_champion and criteria.champion_rule == "better":
         return f"better than version {version}: {_range(compared)}"
-    return f"not worse than {_named(version, is_champion)} by {compared['margin']:g} or more: {_range(compared)}"
+    comma = "" if is_champion else ","
+    return f"not worse than {_named(version, is_champion)}{comma} by {compared['margin']:g} or more: {_range(compared)}"
 
 
 def _named(version: str, is_champion: bool) -> str:
-    return f"version {version}" if is_champion else f"version {version}, the best champion so far,"
+    return f"version {version}" if is_champion else f"version {version}, the best champion so far"
 
 
 def _incomparable(results: dict[str, Any], faced: Faced | str, version: str, criteria: Criteria) -> str:
@@ -173,7 +173,7 @@ def _below(results: dict[str, Any], criteria: Criteria) -> list[str]:
 
 
 def _not_shown(compared: dict[str, Any], named: str) -> str:
-    text = f"not shown to be within {compared['margin']:g} of {named}: {_range(compared)}".replace(",:", ":")
+    text = f"not shown to be within {compared['margin']:g} of {named}: {_range(compared)}"
     if "recommended_rows" in compared and compared["power"] < POWER and compared["high"] > 0:
         text += (
             f" (on {compared['rows']} rows an equal model passes {compared['power']:.0%} of the time;"

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from components.training.ranks import Ranks
     from components.training.run import Run
 
-UNDECISIVE = ("checkpoint_minutes", "model_state", "log_interval", "micro_batch_tokens")
-"""Parameters that do not belong to what took effect: they say nothing of what comes out, or the run says more."""
+ASKED_ALONE = ("checkpoint_minutes", "model_state", "log_interval", "micro_batch_tokens")
+"""Parameters that are kept as asked for alone: they decide nothing of what comes out, or the run says more."""
 
 
 def took_effect(settled: Settled, course: "Course", run: "Run", num_rows: int, ranks: "Ranks") -> dict[str, Any]:
@@ -19,7 +19,7 @@ def took_effect(settled: Settled, course: "Course", run: "Run", num_rows: int, r
     learning_rate: the peak, for batches of global_batch_size; base_learning_rate is for those of base_batch_size.
     warmup_updates, num_updates, num_epochs: of the whole run.  num_examples: over all epochs.
     """
-    values = {name: value for name, value in settled.values.items() if name not in UNDECISIVE}
+    values = {name: value for name, value in settled.values.items() if name not in ASKED_ALONE}
     return values | {
         "learning_rate": course.peak,
         "base_learning_rate": settled.training.learning_rate,

@@ -11,7 +11,7 @@ from components.parameters import Precision, Scaling, check_choice, check_fields
 from components.recipes import RECIPES, choose_recipe
 from components.training.method import Method
 from components.training.methods import METHODS, build_method, fields_of
-from components.training.optimizers import BASE_BATCH_SIZE, OPTIMIZERS, peak_learning_rate
+from components.training.optimizers import OPTIMIZERS, base_rate, peak_learning_rate
 
 OF_METHODS = tuple(dict.fromkeys(name for method in METHODS for name in fields_of(method)))
 """The hyperparameters that some method has."""
@@ -123,9 +123,9 @@ def settle(given: Mapping[str, Any], num_rows: int) -> Settled:
     values = {**recipe, **given, "recipe": name}
     values["global_batch_size"] = values["global_batch_size"] or default_batch_size(num_rows)
     check_choice("optimizer", values["optimizer"], OPTIMIZERS)
-    own = BASE_BATCH_SIZE if not values.get("learning_rate") else values["global_batch_size"]
-    values["base_batch_size"] = values.get("base_batch_size") or own
-    values["learning_rate"] = values.get("learning_rate") or OPTIMIZERS[values["optimizer"]].learning_rate
+    values["learning_rate"], values["base_batch_size"] = base_rate(
+        values["optimizer"], values.get("learning_rate", 0.0), values["global_batch_size"], values.get("base_batch_size", 0)
+    )
     training = cli.pick(Training, values)
     unused = tuple(name for name in given if name in OF_METHODS and name not in fields_of(training.method))
     return Settled(training, build_method(training.method, values), why, unused)

@@ -66,12 +66,18 @@ def peak_learning_rate(
     """The learning rate of batches of base_batch_size, scaled to batches of global_batch_size.
 
     With k = global_batch_size / base_batch_size: `linear` times k (Goyal et al., arXiv 1706.02677), `sqrt` times its
-    square root (Krizhevsky, arXiv 1404.5997). A learning rate of 0 is the optimizer's own, for batches of 32; a
-    base_batch_size of 0 is global_batch_size where there is a learning rate, else 32.
+    square root (Krizhevsky, arXiv 1404.5997). Zeros as `base_rate` has them.
+    """
+    rate, base = base_rate(optimizer, learning_rate, global_batch_size, base_batch_size)
+    return rate * {"none": 1.0, "linear": global_batch_size / base, "sqrt": (global_batch_size / base) ** 0.5}[scaling]
+
+
+def base_rate(optimizer: str, learning_rate: float, global_batch_size: int, base_batch_size: int) -> tuple[float, int]:
+    """A learning rate, and the size of the batches that it is for. A rate of 0 is the optimizer's own, for batches of 32; a
+    base_batch_size of 0 is global_batch_size where there is a rate, else 32.
     """
     base = base_batch_size or (global_batch_size if learning_rate else BASE_BATCH_SIZE)
-    factor = {"none": 1.0, "linear": global_batch_size / base, "sqrt": (global_batch_size / base) ** 0.5}[scaling]
-    return (learning_rate or OPTIMIZERS[optimizer].learning_rate) * factor
+    return learning_rate or OPTIMIZERS[optimizer].learning_rate, base
 
 
 def schedule(progress: Progress, warmup: float) -> float:
