@@ -46,8 +46,6 @@ def write_summary(
 
 def _cost(results: dict[str, Any]) -> str:
     """What was trained how, in numbers."""
-    if "training" not in results:
-        return ""
     it, clock = results["training"], results["timings"]
     return (
         f"; learning rate {it['learning_rate']:.3g}, {it['num_updates']:,} updates of {it['global_batch_size']}, "

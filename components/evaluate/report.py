@@ -45,7 +45,7 @@ def write_report(
             errors=errors,
             examples=list(zip(examples["rows"], examples["answers"], strict=True)),
             model=model,
-            effective={**model["parameters"], **model.get("effective", {})},
+            effective={**model["parameters"], **model["effective"]},
             asked=asked(model),
             data=data,
             maxima={split: max(map(max, result.get("confusion_matrix", [[1]]))) for split, result in results["splits"].items()},

@@ -65,6 +65,9 @@ def evaluate(
         raise UserError(f"{data_dir} has no validation split: nothing to measure on")
     if any(TEXTS not in pq.read_schema(path).names for path in find_split(data_dir, splits[0])):
         raise UserError(f"{data_dir} was written by an earlier version of components.tokenize: tokenize again")
+    model_manifest, data_manifest = (artifact.origins[name]["manifest"] for name in ("model", "data"))
+    if "effective" not in model_manifest:
+        raise UserError(f"{model_dir} was written by an earlier version of components.train: train again")
 
     # Seconds to import: `--help`, the checks above and what is cached need not wait.
     import torch
@@ -85,14 +88,13 @@ def evaluate(
     model = AutoModelForSequenceClassification.from_pretrained(model_dir, dtype="float32").to(device).eval()
     pack(model)
     with artifact.building() as folder:
-        manifests = artifact.origins["model"]["manifest"], artifact.origins["data"]["manifest"]
-        trained = manifests[0]["parameters"]
+        trained = model_manifest["parameters"]
         results: dict[str, Any] = {"task": task.name, "generated": task.generated}
         results |= {"text_columns": task.text_columns, "labels": task.label_names}
-        record = json.loads((model_dir / TRAINING).read_text())
-        results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": record["recipe"]}
-        results |= {"training": record["took_effect"], "timings": record["timings"]}
-        knows = trained_on(data_dir) if manifests[0]["inputs"].get("data") == manifests[1]["digest"] else None
+        recipe = json.loads((model_dir / TRAINING).read_text())["recipe"]
+        results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": recipe}
+        results |= {"training": model_manifest["effective"], "timings": model_manifest["timings"]}
+        knows = trained_on(data_dir) if model_manifest["inputs"]["data"] == data_manifest["digest"] else None
         measured = measure_splits(model, tokenizer, task, data_dir, splits, evaluating.robustness_rows, knows)
         results |= {**measured.results, **baselines(task, data_dir, splits)}
         predicted, errors = measured.predicted, measured.errors
@@ -107,8 +109,8 @@ def evaluate(
         training = [json.loads(line) for line in (model_dir / TRAINING_LOG).read_text().splitlines()]
         plots = draw(task, results, predicted, training)
         write_figures(folder / FIGURES, plots)
-        write_report(folder / REPORT, task, results, plots, examples, errors, *manifests)
-        write_summary(folder / SUMMARY, task, results, errors, *manifests)
+        write_report(folder / REPORT, task, results, plots, examples, errors, model_manifest, data_manifest)
+        write_summary(folder / SUMMARY, task, results, errors, model_manifest, data_manifest)
     for line in summary(results):
         print(line, flush=True)
     return artifact.manifest()

@@ -35,6 +35,9 @@ def register(*, model_dir: Path, evaluation_dir: Path, settings: str = parameter
     model, evaluation = read_manifest(model_dir, "train"), read_manifest(evaluation_dir, "evaluate")
     if evaluation["inputs"]["model"] != model["digest"]:
         raise UserError(f"{evaluation_dir} is the evaluation of another model than {model_dir}: evaluate it first")
+    results, examples = (json.loads((evaluation_dir / file).read_text()) for file in (METRICS, EXAMPLES))
+    if "training" not in results:
+        raise UserError(f"{evaluation_dir} was written by an earlier version of components.evaluate: evaluate again")
     task = Task.read(model_dir)
     name, alias = registering.name or (task.name if task.generated else f"glue-{task.name}"), registering.alias
 
@@ -48,7 +51,6 @@ def register(*, model_dir: Path, evaluation_dir: Path, settings: str = parameter
     from components.registry.store import log_version, version_of
     from components.tracking.runs import active_or_own, reachable
 
-    results, examples = (json.loads((evaluation_dir / file).read_text()) for file in (METRICS, EXAMPLES))
     tags = _tags(task, model, evaluation, results)
     client = mlflow.MlflowClient()
     with reachable(), active_or_own("register", values.get("experiment", "")) as run:

@@ -29,8 +29,7 @@ def write_card(
     model, data = (evaluation["origins"][part]["manifest"] for part in ("model", "data"))
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
     texts = [next(iter(row.values())) for row in examples[:1]] if len(examples[0]) == 1 else examples[:1]
-    training = {**model["parameters"], **model.get("effective", {})}
-    timings = model.get("timings", {})
+    training = {**model["parameters"], **model["effective"]}
     return environment.get_template(TEMPLATE).render(
         name=name,
         version=version,
@@ -40,7 +39,7 @@ def write_card(
         base=training["model"],
         training=training,
         asked=asked(model),
-        timings=timings,
+        timings=model["timings"],
         shown={*SHOWN, *(key for key in training if key.startswith("perturbation_") and training["method"] != "plain")},
         max_length=data["parameters"]["max_length"],
         example=json.dumps(texts, ensure_ascii=False),

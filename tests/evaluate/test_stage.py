@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from components.artifacts.folders import Artifact
+from components.artifacts.names import TRAINING
 from components.errors import UserError
 from components.evaluate.stage import evaluate, flat
 from components.tasks.metrics import measure
@@ -60,15 +62,23 @@ def test_a_model_that_has_diverged_is_not_measured(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from components.artifacts.folders import Artifact
-
-    parameters = json.loads((trained("sst2") / "manifest.json").read_text())["parameters"]
-    with Artifact(tmp_path / "m", "train", parameters, {}).building() as folder:
+    manifest = json.loads((trained("sst2") / "manifest.json").read_text())
+    with Artifact(tmp_path / "m", "train", manifest["parameters"], manifest["inputs"], record=TRAINING).building() as folder:
         shutil.copytree(trained("sst2"), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
         weights = load_file(folder / "model.safetensors")
         weights["classifier.bias"].fill_(float("nan"))
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match="it has diverged"):
+        evaluate(model_dir=tmp_path / "m", data_dir=tokenized("sst2"), output_dir=tmp_path / "e")
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_model_of_an_earlier_version_is_named(
+    trained: Callable[[str], Path], tokenized: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with Artifact(tmp_path / "m", "train", {}, {}).building() as folder:
+        shutil.copytree(trained("sst2"), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+    with pytest.raises(UserError, match=r"m was written by an earlier version of components\.train: train again"):
         evaluate(model_dir=tmp_path / "m", data_dir=tokenized("sst2"), output_dir=tmp_path / "e")
     assert not (tmp_path / "e").exists()
 

@@ -94,3 +94,17 @@ def test_a_model_that_answers_otherwise_than_evaluated_registers_nothing(
     with pytest.raises(RuntimeError, match="the stored model answers"):
         register(model_dir=trained("sst2"), evaluation_dir=tmp_path / "e", name="never-2")
     assert mlflow.MlflowClient().search_registered_models("name LIKE 'never%'") == []
+
+
+def test_an_evaluation_of_an_earlier_version_is_named(
+    tracking: str, trained: Callable[[str], Path], evaluated: Callable[[str], Path], tmp_path: Path
+) -> None:
+    evaluation = json.loads((evaluated("sst2") / "manifest.json").read_text())
+    with Artifact(tmp_path / "e", "evaluate", {}, evaluation["inputs"], evaluation["origins"]).building() as folder:
+        shutil.copytree(evaluated("sst2"), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+        results = json.loads((folder / "metrics.json").read_text())
+        del results["training"]
+        (folder / "metrics.json").write_text(json.dumps(results))
+    with pytest.raises(UserError, match=r"e was written by an earlier version of components\.evaluate: evaluate again"):
+        register(model_dir=trained("sst2"), evaluation_dir=tmp_path / "e", name="never-3")
+    assert mlflow.MlflowClient().search_registered_models("name LIKE 'never%'") == []
