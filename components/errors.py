@@ -36,6 +36,10 @@ class TryAgainError(StageError):
     exit_code = 75
 
 
+class NeverStartedError(TryAgainError):
+    """It waited for as long as it may for what the cluster did not have: at once it would wait for it again."""
+
+
 class FailedError(StageError):
     """A process that we started failed, and has shown why in its own output."""
 
@@ -61,27 +65,39 @@ def exit_codes(beside: str | Path | None = None) -> Iterator[None]:
     try:
         yield
     except StageError as error:
-        _write(record, error.exit_code, str(error))
+        write_record(record, error.exit_code, str(error))
         if os.environ.get("RANK", "0") == "0":  # every rank makes the same checks: one of them is enough to say it
             print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        _write(record, 130, "interrupted")
+        write_record(record, 130, "interrupted")
         print("interrupted", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
     except SystemExit as stop:
         if stop.code:
-            _write(record, stop.code if isinstance(stop.code, int) else 1, f"stopped with {stop.code}")
+            write_record(record, stop.code if isinstance(stop.code, int) else 1, f"stopped with {stop.code}")
         raise
     except Exception as error:
-        _write(record, 1, f"{type(error).__name__}: {error}")
+        write_record(record, 1, f"{type(error).__name__}: {error}")
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def reraise(record: Path) -> None:
-    """Raise what the record at `record` tells of; FailedError where there is none."""
+def killed(who: str, signum: int) -> tuple[int, str]:
+    """Exit code and message of a process that somebody killed: most often the machine, for want of memory."""
+    return TryAgainError.exit_code, f"{who} was killed by {signal.Signals(signum).name} (a machine without memory does it)"
+
+
+def reraise(record: Path, exit_code: int = 1) -> None:
+    """Raise what the record at `record` tells of the process that ended with `exit_code`, negative for a signal.
+
+    Raises:
+        FailedError: there is none.
+        TryAgainError: nor can there be: the process was killed.
+    """
+    if exit_code == -signal.SIGKILL:
+        raise TryAgainError(killed("it", signal.SIGKILL)[1])
     try:
         body = json.loads(record.read_text())["message"]
         message, code = body["message"], body["extraInfo"].get("exit_code", 1)
@@ -97,7 +113,8 @@ def _raise_exit(signum: int, frame: object) -> None:
     raise SystemExit(128 + signum)
 
 
-def _write(record: Path | None, exit_code: int, message: str) -> None:
+def write_record(record: Path | None, exit_code: int, message: str) -> None:
+    """In the form that `reraise` reads, and torchrun."""
     if record is None:
         return
     info = {"timestamp": str(int(time.time())), "exit_code": exit_code, "py_callstack": ""}

@@ -337,7 +337,14 @@ job_timeout_minutes: Annotated[float, AtLeast(0)] = 0.0
 """How long the training job may run; 0: as long as it takes."""
 
 max_restarts: Annotated[int, AtLeast(0)] = 3
-"""How often a training job starts again, from its last checkpoint, when pods of it were preempted, evicted or lost."""
+"""How many failures of its ranks a training job may mend by itself, as elastic ones do, before it counts as a crash loop."""
+
+attempts: Annotated[int, AtLeast(1)] = 4
+"""How often training is tried in all where it was preempted, killed or lost, or a store or server was away: each time from its
+last checkpoint. An error in the data, the settings or the program is not tried again."""
+
+attempt_pause_seconds: Annotated[float, AtLeast(0)] = 15.0
+"""Pause before the second attempt, in seconds; it doubles from one to the next, up to sixteen times the first."""
 
 # --- loops: a suite's runs, a source's parts ---
 

@@ -1,6 +1,7 @@
 """The Kubernetes API: its few verbs, and patience with a server that is away. The official client reads the credentials."""
 
 import json
+import math
 import os
 import random
 import ssl
@@ -61,6 +62,7 @@ class Patience:
     answer: for one answer.
     pause: first pause between two tries; it doubles up to `longest`.
     watch: after which the server ends a watch, which tells a silent one from one that was lost.
+    silent: that failures may go on for before they are told.
     """
 
     total: float = 1800.0
@@ -68,6 +70,7 @@ class Patience:
     pause: float = 0.5
     longest: float = 30.0
     watch: float = 60.0
+    silent: float = 5.0
 
     def pauses(self) -> Iterator[float]:
         """Of a row of failures; some chance in them, so that many launchers do not come back at once."""
@@ -86,14 +89,18 @@ class Api:
     patience: Patience = field(default_factory=Patience)
 
     def __post_init__(self) -> None:
+        self._told: set[float] = set()
         self._pool = client.ApiClient(self.configuration).rest_client.pool_manager
         self._pool.connection_pool_kw["maxsize"] = 64  # a stream for every rank's log
 
-    def request(self, method: str, path: str, body: object = None, query: Mapping[str, object] | None = None) -> Object:
+    def request(
+        self, method: str, path: str, body: object = None, query: Mapping[str, object] | None = None, total: float = math.inf
+    ) -> Object:
         """The answer, asked for again while the server is away.
 
         Args:
             path: With {namespace} where the namespace goes.
+            total: Seconds after which to give it up, where the patience would last longer.
 
         Raises:
             ApiError: the server refused.
@@ -104,17 +111,24 @@ class Api:
             try:
                 return self.ask(method, path, body, query)
             except AwayError as error:
-                self.heed(error, started, pause)
+                self.heed(error, started, pause, total)
         raise AssertionError
 
-    def heed(self, error: AwayError, started: float, pause: float) -> None:
-        """Sleep before the next try; TryAgainError where the failures began too long ago."""
+    def heed(self, error: AwayError, started: float, pause: float, total: float = math.inf) -> None:
+        """Sleep before the next try, and say once of a row of failures what is waited for.
+
+        Raises:
+            TryAgainError: the failures began too long ago.
+        """
         away = time.monotonic() - started
-        if away > self.patience.total:
+        if away > min(total, self.patience.total):
             raise TryAgainError(
-                f"{self.configuration.host} has not answered for {away:.0f} s ({error}): a training job may still run; "
+                f"{self.configuration.host} has failed for {away:.0f} s ({error}): a training job may still run; "
                 "the same step, tried again, takes it over"
             ) from None
+        if away > self.patience.silent and started not in self._told:
+            self._told.add(started)
+            print(f"waits for {self.configuration.host}, which has failed for {away:.0f} s: {error}", flush=True)
         time.sleep(min(max(pause, error.after), self.patience.longest))
 
     def ask(self, method: str, path: str, body: object = None, query: Mapping[str, object] | None = None) -> Object:

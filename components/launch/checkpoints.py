@@ -71,19 +71,22 @@ def _fetch(uri: str, folder: Path, known: str) -> str:
 
 def _store(uri: str, folder: Path, known: str) -> str:
     """The folder's newest, if it is another than the `known` one, which goes. Returns its name."""
-    newest = max(
-        (path for path in folder.iterdir() if not path.name.startswith(".")),
-        key=lambda path: path.stat().st_mtime,
-        default=None,
-    )
-    if newest is None or newest.name == known:
-        return known
     with tempfile.TemporaryDirectory(dir=folder.parent) as beside:  # the training deletes old ones when it likes
-        copy = Path(beside) / newest.name
-        if newest.is_dir():
-            shutil.copytree(newest, copy, copy_function=os.link)
-        else:
-            os.link(newest, copy)
+        try:
+            newest = max(
+                (path for path in folder.iterdir() if not path.name.startswith(".")),
+                key=lambda path: path.stat().st_mtime,
+                default=None,
+            )
+            if newest is None or newest.name == known:
+                return known
+            copy = Path(beside) / newest.name
+            if newest.is_dir():
+                shutil.copytree(newest, copy, copy_function=os.link)
+            else:
+                os.link(newest, copy)
+        except (FileNotFoundError, shutil.Error):  # it has just done so: there is a newer one at the next look
+            return known
         transfer.store(copy, f"{uri}/{newest.name}")
     transfer.write_text(f"{uri}/{LATEST}", newest.name)
     if known:

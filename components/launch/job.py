@@ -22,7 +22,9 @@ RUN_LABEL = "adapt.pipeline/run"
 TASK_LABEL = "adapt.pipeline/task"
 DIGEST = "adapt.pipeline/digest"
 
-LONGEST_NAME = 63 - len("-worker-9999")  # the operator names pods and services after the job
+POD_NAME: dict[JobKind, str] = {"pytorchjob": "{}-worker-{}", "trainjob": "{}-node-0-{}-abcde"}
+"""How operators name pods after their job: JobSet's also bear the replicated job's index, and five letters of their own."""
+LONGEST_POD_NAME = 63
 QUANTITY = re.compile(r"^\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?$")
 
 
@@ -77,8 +79,6 @@ class Job:
             value = getattr(self, name)
             if value and not QUANTITY.match(value):
                 raise UserError(f"{name} is {value}: give a quantity as Kubernetes has them, such as 8 or 32Gi")
-        if len(self.name) > LONGEST_NAME:
-            raise UserError(f"the job's name {self.name} has {len(self.name)} characters: give at most {LONGEST_NAME}")
 
 
 def job_name(stage: str, pipeline_run_id: str, pipeline_task_id: str) -> str:
@@ -96,6 +96,8 @@ def label_value(text: str) -> str:
 
 def manifest(job: Job, kind: JobKind) -> Object:
     """What is sent to the API server. Its annotation DIGEST tells one job's manifest from another's."""
+    if (over := len(POD_NAME[kind].format(job.name, job.num_workers - 1)) - LONGEST_POD_NAME) > 0:
+        raise UserError(f"the job's name {job.name} makes names of pods that are too long: shorten it by {over} characters")
     built = _trainjob(job) if kind == "trainjob" else _pytorchjob(job)
     digest = hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest()
     built["metadata"]["annotations"] = {DIGEST: digest}
@@ -250,7 +252,11 @@ def _pod(job: Job) -> Object:
 def _environment(job: Job) -> list[Object]:
     """The step's own, then what a manifest says of its maker."""
     named = {entry["name"]: entry for entry in job.env}
-    named |= {name: {"name": name, "value": value} for name, value in (("JOB_NAME", job.name), ("IMAGE", job.image))}
+    ours = {"JOB_NAME": job.name, "IMAGE": job.image}
+    if 0 < job.min_workers < job.num_workers:
+        # Survivors of a lost worker would meet in the store that it took with it, and hang until their time-out.
+        ours["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    named |= {name: {"name": name, "value": value} for name, value in ours.items()}
     return list(named.values())
 
 

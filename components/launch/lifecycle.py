@@ -1,5 +1,6 @@
 """A training job on Kubernetes, from its creation to its end: one job for a task of a run, never two, and none left behind."""
 
+import math
 import queue
 import threading
 import time
@@ -9,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.errors import FailedError, StageError, TryAgainError, UserError
+from components.errors import FailedError, NeverStartedError, StageError, TryAgainError, UserError
 from components.launch.access import missing
 from components.launch.api import EVENTS, JOBS, PODS, TRAIN_JOBS, Api, ApiError, NoClusterError, Object, connect
 from components.launch.job import DIGEST, RUN_LABEL, TASK_LABEL, Job, label_value, manifest
 from components.launch.logs import Logs
 from components.launch.state import Run, State
-from components.launch.verdict import Clock, Limits, Verdict, decide, remarks, standing
+from components.launch.verdict import Clock, Limits, Verdict, decide, remarks, standing, weighed
 from components.launch.watch import Watch, run_safely
 from components.parameters import JobKind
 
@@ -25,24 +26,26 @@ INSTALL: dict[JobKind, str] = {"pytorchjob": "Kubeflow training operator", "trai
 GRACE = 180.0  # seconds that pods may take to go
 
 
-def run_to_end(api: Api, job: Job, kind: JobKind, limits: Limits, logs_dir: Path) -> None:
-    """Run the job until it has ended well; again where it was taken away, as often as it may restart.
+class RankError(UserError):
+    """The user's error that a rank found: the same ranks, given the same, find it again."""
+
+
+def run_to_end(api: Api, job: Job, kind: JobKind, limits: Limits, logs_dir: Path, is_stored: Callable[[], bool]) -> None:
+    """Run the job until it has ended well.
 
     Args:
-        logs_dir: Gets a folder for each time that it ran.
+        logs_dir: Gets a folder for each job that ran.
+        is_stored: Whether the job's output stands whole where it belongs.
 
     Raises:
         UserError, TryAgainError, FailedError: how else it ended, and why.
     """
     if lacking := missing(api, kind):
         raise UserError(f"the service account lacks rights in namespace {api.namespace}: {', '.join(lacking)}; see k8s/base")
-    for number in range(1, limits.max_restarts + 2):
-        ran = run_once(api, job, kind, limits, logs_dir / f"job-{number}")
-        if ran.verdict.outcome != "retry" or not ran.had_started or number > limits.max_restarts:
-            break
-        print(f"{job.stage}: {ran.verdict.cause}; starts again ({number} of {limits.max_restarts})", flush=True)
+    number = 1 + sum(1 for _ in logs_dir.glob("job-*"))
+    ran = run_once(api, job, kind, limits, logs_dir / f"job-{number}", is_stored)
     if ran.verdict.outcome != "succeeded":
-        raise error_of(ran.verdict)
+        raise error_of(ran)
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,13 @@ class Ran:
     had_started: bool
 
 
-def run_once(api: Api, job: Job, kind: JobKind, limits: Limits, logs_dir: Path) -> Ran:
+def run_once(api: Api, job: Job, kind: JobKind, limits: Limits, logs_dir: Path, is_stored: Callable[[], bool]) -> Ran:
     """Create the job, or take over the one that an earlier try of the task left, see it to its end, and delete it."""
     body = manifest(job, kind)
     try:
-        created = create(api, kind, body)
+        created = create(api, kind, body, limits.start)
         print(f"{job.stage}: {created['kind']} {job.name} in namespace {api.namespace}", flush=True)
-        return watch_over(api, kind, created, limits, logs_dir)
+        return watch_over(api, kind, created, limits, logs_dir, is_stored)
     except (SystemExit, KeyboardInterrupt):
         there = get(api, kind, job.name)
         if there and is_ours(there, body):
@@ -68,21 +71,32 @@ def run_once(api: Api, job: Job, kind: JobKind, limits: Limits, logs_dir: Path) 
         raise
 
 
-def error_of(verdict: Verdict) -> StageError:
+def error_of(ran: Ran) -> StageError:
+    verdict = ran.verdict
+    if verdict.outcome == "retry" and not ran.had_started:
+        return NeverStartedError(verdict.cause)
+    if verdict.run and verdict.run.exit_code == UserError.exit_code:
+        return RankError(verdict.cause)
     kinds: dict[str, type[StageError]] = {"user": UserError, "retry": TryAgainError, "bug": FailedError}
     return kinds[verdict.outcome](verdict.cause)
 
 
-def create(api: Api, kind: JobKind, body: Object) -> Object:
+def create(api: Api, kind: JobKind, body: Object, start: float = math.inf) -> Object:
     """The job, new or found: one that this task made with the same manifest is taken over, unless it has failed.
+
+    Args:
+        start: Seconds that it may take, the operator's webhook being away; but a few slow answers are waited for.
 
     Raises:
         UserError: the cluster refuses it, or the name is somebody else's.
+        NeverStartedError: it took longer.
     """
     name, until = body["metadata"]["name"], time.monotonic() + GRACE
     while True:
         try:
-            return api.request("POST", PATHS[kind], body, {"fieldValidation": "Strict"})
+            return api.request("POST", PATHS[kind], body, {"fieldValidation": "Strict"}, max(start, 6 * api.patience.answer))
+        except TryAgainError as error:
+            raise NeverStartedError(f"the training job cannot be created: {error}") from None
         except ApiError as error:
             if error.status != 409:
                 raise refused(error, kind, api.namespace) from None
@@ -106,7 +120,7 @@ def is_ours(there: Object, body: Object) -> bool:
     return all(theirs.get(key) == ours.get(key) for key in (RUN_LABEL, TASK_LABEL))
 
 
-def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_dir: Path) -> Ran:
+def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_dir: Path, is_stored: Callable[[], bool]) -> Ran:
     """Follow the job and its logs until it has ended, then delete it, which ends what of it still runs.
 
     Raises:
@@ -172,6 +186,7 @@ def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_di
                 look_again()
                 clock.heed(state, time.monotonic())
                 verdict = decide(state, clock, limits, time.monotonic())
+        verdict = weighed(verdict, state, is_stored())
         if verdict.outcome == "succeeded":
             logs.wait(limits.settle)
         for line in (*remarks(state), f"{verdict.outcome}: {verdict.cause}"):  # before our own deleting has its say

@@ -104,11 +104,11 @@ def _run_ranks(stage: str, flags: Sequence[str], folder: Path) -> None:
     threads = {"OMP_NUM_THREADS": str(threads_each(int(per_node)))} if per_node.isdigit() else {}
     patience = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS)}
     environment = {**threads, **patience, **os.environ, "TORCHELASTIC_ERROR_FILE": str(record)}
-    command = [sys.executable, "-m", "torch.distributed.run", "-m", f"components.{stage}", *flags]
+    command = [sys.executable, "-m", "components.launch.ranks", "-m", f"components.{stage}", *flags]
     with subprocess.Popen(command, env=environment) as process:
         try:
-            if process.wait():
-                errors.reraise(record)
+            if code := process.wait():
+                errors.reraise(record, code)
         finally:
             _end(process, float(environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) + 10)
 

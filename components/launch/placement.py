@@ -33,6 +33,8 @@ class Placement:
     start_timeout_minutes: float
     job_timeout_minutes: float
     max_restarts: int
+    attempts: int
+    attempt_pause_seconds: float
 
     def __post_init__(self) -> None:
         check_fields(self)

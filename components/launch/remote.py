@@ -9,13 +9,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.artifacts.folders import FILE
 from components.artifacts.provenance import is_remote
-from components.errors import FailedError, StageError, UserError
+from components.errors import StageError, UserError
 from components.image import TRAIN_IMAGE
 from components.launch import relay
 from components.launch.api import Api, connect
-from components.launch.job import RUN_LABEL, STAGE_LABEL, TASK_LABEL, Job, job_name, label_value
-from components.launch.lifecycle import owner, run_to_end
+from components.launch.job import DIGEST, RUN_LABEL, STAGE_LABEL, TASK_LABEL, Job, job_name, label_value, manifest
+from components.launch.lifecycle import RankError, owner, run_to_end
 from components.launch.placement import Placement, Places
 from components.launch.verdict import Limits
 from components.parameters import JobKind
@@ -26,19 +27,18 @@ def run_job(stage: str, settings: str, placement: Placement, kind: JobKind, plac
     """Run the stage's job to its end, and have the output under its path here. The logs are kept whatever happens.
 
     Raises:
-        UserError, TryAgainError, FailedError: why it failed. What will not go away by trying again is remembered beside the
-            output, so that Kubeflow's next try of the step costs nothing.
+        UserError, TryAgainError, FailedError: why it failed. An error of the user that a rank found is remembered beside the
+            output, with the job that found it, so that Kubeflow's next try of the step costs nothing.
     """
     run_id, task_id = os.environ.get("PIPELINE_RUN_ID", ""), task_id_of(places)
     name = job_name(stage, run_id, task_id)
     inputs, output = exchange(placement, places, name)
-    end = f"{output}.error.json"
-    if text := transfer.read_text(end):
-        earlier = json.loads(text)
-        raise (UserError if earlier["exit_code"] == UserError.exit_code else FailedError)(earlier["message"])
     api = connect()
     command = node_command(stage, settings, inputs, output)
     job = build_job(stage, command, placement, name, run_id, task_id, task_config, api)
+    end, digest = f"{output}.error.json", manifest(job, kind)["metadata"]["annotations"][DIGEST]
+    if (text := transfer.read_text(end)) and (earlier := json.loads(text)).get("job") == digest:
+        raise UserError(earlier["message"])
     limits = Limits(
         start=60 * placement.start_timeout_minutes,
         job=60 * placement.job_timeout_minutes,
@@ -48,13 +48,14 @@ def run_job(stage: str, settings: str, placement: Placement, kind: JobKind, plac
     logs.mkdir(parents=True, exist_ok=True)
     try:
         with relay.received(output, places.output[0]):
-            run_to_end(api, job, kind, limits, logs)
+            run_to_end(api, job, kind, limits, logs, lambda: transfer.read_text(f"{output}/{FILE}") is not None)
     except BaseException as error:
-        with contextlib.suppress(StageError):
-            if is_remote(logs_uri):  # Kubeflow does not keep the outputs of a step that failed
+        if is_remote(logs_uri):  # Kubeflow does not keep the outputs of a step that failed
+            with contextlib.suppress(StageError):
                 transfer.store(logs, logs_uri)
-            if isinstance(error, UserError | FailedError):
-                transfer.write_text(end, json.dumps({"exit_code": error.exit_code, "message": str(error)}))
+        if isinstance(error, RankError):
+            with contextlib.suppress(StageError):
+                transfer.write_text(end, json.dumps({"job": digest, "message": str(error)}))
         raise
     transfer.fetch(output, places.output[0])
     if placement.job_storage:

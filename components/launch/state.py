@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from components.launch.api import Object
 
 SUCCEEDED = ("Succeeded", "Complete")  # a PyTorchJob's word, a TrainJob's
+RECOVERED = 60.0
+"""Seconds that a replica has run again after an incident, for the next one not to be its consequence."""
 
 
 @dataclass
@@ -45,16 +47,26 @@ class Run:
         return self.reason == "OOMKilled" and not self.swept
 
 
+@dataclass(frozen=True)
+class Incident:
+    """A life that `failed` by itself or whose pod was `taken` away. `when`: '' where nobody saw it."""
+
+    replica: str
+    pod: str
+    what: str
+    when: str
+
+
 @dataclass
 class State:
-    """`incidents`: the replicas whose present pod `failed` by itself or was `taken` away, and since when."""
+    """`incidents`: by pod uid and restart, in the order in which they were seen; what comes after removes none."""
 
     job: Object | None = None
     gone: bool = False
     pods: dict[str, Object] = field(default_factory=dict)
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     events: dict[str, Object] = field(default_factory=dict)
-    incidents: dict[str, tuple[str, str]] = field(default_factory=dict)
+    incidents: dict[tuple[str, int], Incident] = field(default_factory=dict)
 
     def tell_job(self, kind: str, job: Object) -> None:
         self.job = job
@@ -66,8 +78,6 @@ class State:
 
     def tell_pod(self, kind: str, pod: Object) -> None:
         uid, replica = pod["metadata"]["uid"], replica_of(pod)
-        if uid not in self.pods and any(replica_of(other) == replica for other in self.pods.values()):
-            self.incidents.pop(replica, None)  # replaced
         self.pods[uid] = {**pod, "present": kind != "DELETED"}
         deleted = kind == "DELETED" or "deletionTimestamp" in pod["metadata"]
         for status in pod.get("status", {}).get("containerStatuses", []):
@@ -79,9 +89,11 @@ class State:
                 self._tell_run(pod, replica, count, ended, swept=deleted)
             elif running := status.get("state", {}).get("running"):
                 self._tell_run(pod, replica, count, running, swept=False)
-        ended_well = [run for run in self.runs.values() if run.uid == uid and run.exit_code == 0]
-        if deleted and not ended_well:
-            self.incidents.setdefault(replica, ("taken", _deleted_at(pod)))
+        lives = [run for run in self.runs.values() if run.uid == uid]
+        if deleted and not any(run.exit_code == 0 for run in lives):
+            restart = max((run.restart for run in lives), default=0)
+            taken = Incident(replica, pod["metadata"]["name"], "taken", _deleted_at(pod))
+            self.incidents.setdefault((uid, restart), taken)
 
     def _tell_run(self, pod: Object, replica: str, restart: int, state: Object, swept: bool) -> None:
         uid = pod["metadata"]["uid"]
@@ -91,7 +103,6 @@ class State:
             run = self.runs[uid, restart] = Run(replica, number, pod["metadata"]["name"], uid, restart)
             limits = pod["spec"]["containers"][0].get("resources", {}).get("limits", {})
             run.memory_limit = limits.get("memory", "")
-            self.incidents.pop(replica, None)  # started again
         run.started = state.get("startedAt") or run.started
         run.disruption = run.disruption or disruption(pod)
         if "exitCode" in state and run.exit_code is None:
@@ -99,7 +110,7 @@ class State:
             run.reason, run.message = state.get("reason", ""), state.get("message", "").strip()
             run.finished, run.swept = state.get("finishedAt", ""), swept
             if run.failed:
-                self.incidents.setdefault(replica, ("failed", run.finished))
+                self.incidents.setdefault((uid, restart), Incident(replica, run.pod, "failed", run.finished))
 
     # --- what follows from it ---
 
@@ -147,6 +158,11 @@ class State:
         run = self.last_run(replica)
         return run is not None and not run.exit_code and not self._waits_again(run)
 
+    def runs_on(self, replica: str) -> bool:
+        """Its youngest container has not ended, as far as is known, and its pod is there."""
+        pod, run = self.last_pod(replica), self.last_run(replica)
+        return pod is not None and pod["present"] and (run is None or run.exit_code is None)
+
     def _waits_again(self, run: Run) -> bool:
         return run.exit_code is None and any(
             "waiting" in status.get("state", {}) for status in self.pods[run.uid].get("status", {}).get("containerStatuses", [])
@@ -175,17 +191,27 @@ class State:
         """The lives that ended badly by themselves, in the order in which they were seen."""
         return [run for run in self.runs.values() if run.failed]
 
-    def first_incident(self) -> tuple[str, str]:
-        """(replica, what) of the earliest; within a second, of the first that was seen. ('', '') where there is none.
+    def incidents_that_count(self) -> dict[tuple[str, int], Incident]:
+        """The earliest of those that one of them may have caused comes first; within a second, the first that was seen.
 
-        A pod that was gone when it was looked for, and that the operator says it deleted, is none: the operator had its reason.
+        What the job recovered from before them is left out. So is a pod that was gone when it was looked for, and that the
+        operator says it deleted: the operator had its reason.
         """
-        swept = {message.removeprefix("Deleted pod: ") for message in self.messages("SuccessfulDeletePod")}
-        for replica, (what, when) in sorted(self.incidents.items(), key=lambda incident: incident[1][1]):
-            pod = self.last_pod(replica)
-            if when or not pod or pod["metadata"]["name"] not in swept:
-                return replica, what
-        return "", ""
+        swept = {message.removeprefix("Deleted pod: ") for message in self.messages("SuccessfulDeletePod", "SuccessfulDelete")}
+        seen = {key: one for key, one in self.incidents.items() if one.when or one.pod not in swept}
+        row: dict[tuple[str, int], Incident] = {}
+        for key, incident in sorted(seen.items(), key=lambda item: item[1].when):
+            if row and all(self._has_recovered(earlier, incident.when) for earlier in row.values()):
+                row = {}
+            row[key] = incident
+        return row
+
+    def _has_recovered(self, incident: Incident, by: str) -> bool:
+        """Whether its replica had run again for long enough by then."""
+        again = [run.started for run in self.runs.values() if run.replica == incident.replica and run.started >= incident.when]
+        if not incident.when or not again:
+            return False
+        return (datetime.fromisoformat(by) - datetime.fromisoformat(min(again))).total_seconds() > RECOVERED
 
     def messages(self, *reasons: str) -> list[str]:
         """Messages of the job's and the pods' events with one of these reasons, the latest last."""

@@ -28,7 +28,7 @@ def launched(stage: str, arguments: Mapping[str, object], num_processes: int) ->
     if num_processes < 1:
         raise errors.UserError(f"num_processes is {num_processes}: give 1 or more")
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
-    ranks = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"] if num_processes > 1 else []
+    ranks = ["-m", "components.launch.ranks", "--standalone", f"--nproc-per-node={num_processes}"] if num_processes > 1 else []
     command = [sys.executable, *ranks, "-m", f"components.{stage}", *flags]
     threads = str(threads_each(num_processes))
     with tempfile.TemporaryDirectory() as folder:
@@ -37,8 +37,8 @@ def launched(stage: str, arguments: Mapping[str, object], num_processes: int) ->
         with subprocess.Popen(command, env=environment) as process:
 
             def wait() -> None:
-                if process.wait():
-                    errors.reraise(record)
+                if code := process.wait():
+                    errors.reraise(record, code)
 
             try:
                 yield wait

@@ -1,12 +1,13 @@
 """How a training job ends: whether it has, how, and why in one line."""
 
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from components import errors
-from components.launch.state import SUCCEEDED, Run, State, disruption
+from components.launch.state import SUCCEEDED, Incident, Run, State, disruption
 
 Outcome = Literal["succeeded", "user", "retry", "bug"]
 
@@ -80,6 +81,20 @@ def decide(state: State, clock: Clock, limits: Limits, now: float) -> Verdict | 
     return None
 
 
+def weighed(verdict: Verdict, state: State, is_stored: bool) -> Verdict:
+    """The verdict, by what counts: a job has succeeded when its output stands whole where it belongs.
+
+    A user's error stays one: what stands there is then another's.
+    """
+    if is_stored and verdict.outcome in ("retry", "bug"):
+        return Verdict("succeeded", f"its output is whole, though {verdict.cause}")
+    if not is_stored and verdict.outcome == "succeeded":
+        if state.failures() or state.incidents:
+            return failure(state)
+        return Verdict("bug", f"{verdict.cause}, but there is no output")
+    return verdict
+
+
 def succeeded(state: State) -> bool:
     """A Master decides alone, as it does for the operator; elastic Workers have to end well all of them."""
     if state.condition(*SUCCEEDED) is None:
@@ -88,8 +103,13 @@ def succeeded(state: State) -> bool:
 
 
 def has_failed(state: State) -> bool:
-    """For good: the operator says so, or a rank has failed whose pod nothing starts again, or ran out of memory."""
+    """For good: the operator says so, or a rank has failed whose pod nothing starts again, or ran out of memory.
+
+    Nothing is started again once the operator says that it is over: an elastic job has succeeded for it with its first Worker.
+    """
     if state.condition("Failed"):
+        return True
+    if state.condition(*SUCCEEDED) and not succeeded(state) and not any(map(state.runs_on, state.replicas)):
         return True
     never = {role.lower() for role, spec in _specs(state).items() if spec.get("restartPolicy") == "Never"}
     return any(run.out_of_memory or run.replica.rpartition("-")[0] in never for run in state.failures())
@@ -111,21 +131,23 @@ def failure(state: State) -> Verdict:
         return Verdict("retry", f"the operator ended it: {word}")
     if "backoff limit" in word and not failures:  # its pods are deleted by then
         return Verdict("bug", f"the operator gave it up: {word}")
-    failing = [run for run in failures if state.incidents.get(run.replica, ("",))[0] == "failed"]
-    replica, incident = state.first_incident()
-    if incident == "taken" and (failing or not failures):  # those that failed after it failed because of it
-        return Verdict("retry", taken_away(state, replica))
+    row = state.incidents_that_count()
+    first = next(iter(row.values()), None)
+    if first and first.what == "taken":  # those that failed after it failed because of it
+        return Verdict("retry", taken_away(state, first))
+    failing = [run for run in failures if (run.uid, run.restart) in row]
     telling: list[Callable[[Run], bool]] = [
         lambda run: run.exit_code == errors.UserError.exit_code,
-        lambda run: bool(run.disruption) or (run.exit_code or 0) > 128,
+        # Ranks whose peers have gone may end by SIGTERM too.
+        lambda run: bool(run.disruption) or ((run.exit_code or 0) > 128 and run.exit_code != 128 + signal.SIGTERM),
         lambda run: run.exit_code == errors.TryAgainError.exit_code,
         lambda run: True,
     ]
     for tells in telling:
         for run in failing or failures:  # what failed before and was started again counts where nothing else did
             if tells(run):
-                lives = sum(other.replica == run.replica for other in state.runs.values())
-                return Verdict(outcome_of(run), describe(run) + (f", after {lives - 1} restarts" if lives > 1 else ""), run)
+                restarts = max(other.number for other in failures if other.replica == run.replica) - 1
+                return Verdict(outcome_of(run), describe(run) + (f", after {restarts} restart(s)" if restarts else ""), run)
     return Verdict("retry", f"no rank failed by itself; the operator says: {word}")
 
 
@@ -161,11 +183,11 @@ DISRUPTIONS = {
 """Reasons of a pod's DisruptionTarget condition, in a word."""
 
 
-def taken_away(state: State, replica: str) -> str:
-    pod = state.last_pod(replica) or {}
+def taken_away(state: State, incident: Incident) -> str:
+    pod = next(pod for (uid, _), one in state.incidents.items() if one is incident for pod in (state.pods[uid],))
     reason = disruption(pod) if pod else ""
     how = f"was {DISRUPTIONS.get(reason, 'taken away')} ({reason})" if reason else "was deleted from outside"
-    return f"the pod of {replica} {how}" + (f", on {node}" if (node := pod.get("spec", {}).get("nodeName")) else "")
+    return f"the pod of {incident.replica} {how}" + (f", on {node}" if (node := pod.get("spec", {}).get("nodeName")) else "")
 
 
 def not_started(state: State, seconds: float) -> Verdict:
@@ -177,7 +199,7 @@ def not_started(state: State, seconds: float) -> Verdict:
         for waiting in _waiting(state, replica):
             if waiting.get("reason") in HOPELESS:
                 return Verdict("user", f"{replica} cannot start {after}: {waiting['reason']}: {waiting.get('message', '')}")
-    if refused := state.messages("FailedCreatePod", "FailedCreateService"):
+    if refused := state.messages(*REFUSED):
         return Verdict("user", f"{some} cannot be created {after}: {refused[-1].removeprefix('Error creating: ')}")
     for replica in missing:
         if message := _unschedulable(state, replica):
@@ -190,6 +212,9 @@ def not_started(state: State, seconds: float) -> Verdict:
         return Verdict(outcome_of(crashed[0]), f"{describe(crashed[0])}, and did not start again {after}")
     return Verdict("retry", f"{some} do not run {after}: {'; '.join(_phases(state, missing))}")
 
+
+REFUSED = ("FailedCreatePod", "FailedCreateService", "FailedCreate", "TrainJobResourcesCreationFailed")
+"""Reasons of events about what the cluster does not let the operator create: a PyTorchJob's, then a TrainJob's."""
 
 HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError") + (
     "CreateContainerConfigError",
@@ -210,7 +235,8 @@ def standing(state: State) -> str:
     if lost := [replica for replica in up if state.is_out_of_touch(replica)]:
         return f"{line}, out of touch: {', '.join(lost)} (their node does not answer)"
     down = [replica for replica in state.replicas if replica not in up]
-    return f"{line}; {'; '.join(_phases(state, down[:3]))}" if down else line
+    refused = state.messages(*REFUSED) if any(state.last_pod(replica) is None for replica in down) else []
+    return "; ".join([line, *_phases(state, down[:3]), *(_without_pod_names(message) for message in refused[-1:])])
 
 
 def remarks(state: State) -> list[str]:
@@ -262,3 +288,8 @@ def _phases(state: State, replicas: list[str]) -> list[str]:
         phase = pod.get("status", {}).get("phase", "Pending") if pod else "no pod"
         lines.append(f"{replica} {phase}{f' ({reasons})' if reasons else ''}")
     return lines
+
+
+def _without_pod_names(message: str) -> str:
+    """So that the same refusal, told again of the next pod, is the same line."""
+    return re.sub(r'pods? "[^"]*" is', "a pod is", message.removeprefix("Error creating: "))

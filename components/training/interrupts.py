@@ -30,6 +30,19 @@ def deferred_signals() -> Iterator[Signalled]:
         raise ended_by(came[0])
 
 
+@contextlib.contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Within the block SIGTERM ends the process: for a wait outside Python, which would keep its handlers waiting too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def ended_by(number: int) -> BaseException:
     """What the signal raises where it is not deferred."""
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)

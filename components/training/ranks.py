@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from components.training.interrupts import ended_at_once
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -26,7 +28,8 @@ def join_ranks() -> Iterator[Ranks]:
     if count == 1:
         yield Ranks(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    with ended_at_once():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), count, device)
     finally:

@@ -5,9 +5,10 @@ import time
 from collections.abc import Sequence
 
 from asked import TRUE, Request, kind_of, selected
-from recorded import ApiError, Json, Objects, Run, load, merged
+from recorded import JOBS, ApiError, Json, Objects, Run, load, merged
 
 REVIEWS = "authorization.k8s.io/v1"
+TRAINER = "trainer.kubeflow.org/v1alpha1"
 # reset: no answer, or a stream cut in the middle; lost: done, but no answer; timeout: silence until the client gives up.
 KINDS = ("reset", "lost", "timeout", "429", "500", "503", "410")
 
@@ -25,7 +26,8 @@ class Cluster:
         self.closing = False
         self.errors: list[BaseException] = []
         self.denied: set[tuple[str, str]] = set()
-        self.served = {"v1": {"pods", "events"}, "kubeflow.org/v1": {"pytorchjobs"}, REVIEWS: {"selfsubjectaccessreviews"}}
+        self.served = {"v1": {"pods", "events"}, REVIEWS: {"selfsubjectaccessreviews"}}
+        self.served |= {"kubeflow.org/v1": {"pytorchjobs"}, TRAINER: {"trainjobs"}}
         self._refusals: list[tuple[Json, int | None]] = []
         self._planned: dict[int, str] = {}
         self._once = ""
@@ -43,8 +45,8 @@ class Cluster:
         self.denied.add((verb, resource))
 
     def without_crd(self) -> None:
-        """As if the training operator had never been installed."""
-        del self.served["kubeflow.org/v1"]
+        """As if neither the training operator nor Trainer had ever been installed."""
+        del self.served["kubeflow.org/v1"], self.served[TRAINER]
 
     def refuse(self, scenario: str, answer: str, times: int | None = None) -> None:
         """Answer the creation of jobs with a recorded answer, `times` times or always."""
@@ -86,7 +88,8 @@ class Cluster:
         """Names of jobs that were not deleted, and of pods that would still run on."""
         with self.objects.changed:
             self.objects.advance()
-            jobs, pods = self.objects.all("pytorchjobs", ""), self.objects.all("pods", "")
+            jobs = [job for resource in JOBS for job in self.objects.all(resource, "")]
+            pods = self.objects.all("pods", "")
             pods = [pod for pod in pods if self.objects.job_of(pod) and pod["status"]["phase"] in ("Pending", "Running")]
         return [item["metadata"]["name"] for item in jobs + pods if "deletionTimestamp" not in item["metadata"]]
 
@@ -156,7 +159,7 @@ class Cluster:
             raise ApiError(409, "AlreadyExists", f'{before}{r.qualified()} "{name}" already exists', **details)
         if "dryRun" in r.query:
             return merged({"metadata": {"namespace": r.namespace, "uid": "dry-run"}}, body)
-        if r.resource == "pytorchjobs":
+        if r.resource in JOBS:
             self.created.append(body)
             return self.objects.create_job(body, r.namespace)
         made = {"metadata": {"namespace": r.namespace, "uid": f"made-{len(self.objects.past)}"}}

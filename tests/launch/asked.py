@@ -93,4 +93,4 @@ def check_fields(r: Request) -> None:
 
 
 def kind_of(resource: str) -> str:
-    return {"pytorchjobs": "PyTorchJob"}.get(resource, resource.rstrip("s").capitalize())
+    return {"pytorchjobs": "PyTorchJob", "trainjobs": "TrainJob"}.get(resource, resource.rstrip("s").capitalize())

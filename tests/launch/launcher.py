@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from apiserver import Cluster
 from kubernetes import client
@@ -26,12 +27,35 @@ SLOWER = {
 }
 LABELS = {STAGE_LABEL: "train", RUN_LABEL: "run-1", TASK_LABEL: "task-1"}
 OUTCOMES = {2: "user", 75: "retry", 1: "bug"}
+PLACEMENT: dict[str, Any] = {
+    "launcher": "pytorchjob",
+    "num_processes": 1,
+    "num_workers": 1,
+    "min_workers": 0,
+    "num_gpus_per_worker": 0,
+    "cpu_per_worker": "",
+    "memory_per_worker": "",
+    "shared_memory": "1Gi",
+    "queue": "",
+    "priority_class": "",
+    "image_pull_secrets": [],
+    "training_runtime": "torch-distributed",
+    "train_image": "",
+    "job_storage": "",
+    "start_timeout_minutes": 1.0,
+    "job_timeout_minutes": 0.0,
+    "max_restarts": 0,
+    "attempts": 1,
+    "attempt_pause_seconds": 0.0,
+}
 
 
 def api_of(cluster: Cluster, speed: float = SPEED, away: float = 600) -> Api:
     configuration = client.Configuration()
     configuration.host = cluster.url
-    patience = Patience(total=away / speed, answer=10 / speed, pause=0.5 / speed, longest=5 / speed, watch=1.0)
+    patience = Patience(
+        total=away / speed, answer=10 / speed, pause=0.5 / speed, longest=5 / speed, watch=1.0, silent=10 / speed
+    )
     return Api("team-a", configuration, patience)
 
 
@@ -61,12 +85,23 @@ def played(scenario: Scenario, logs_dir: Path, fault: str = "", nth: int = 0) ->
         elif fault:
             cluster.fail_each_endpoint_once(fault)
         try:
+            limits = limits_of(scenario, speed, keep=not fault)
+            there = stored if scenario.is_stored else absent
             ran: Ran | StageError = run_once(
-                api_of(cluster, speed), job(scenario.ranks), "pytorchjob", limits_of(scenario, speed, keep=not fault), logs_dir
+                api_of(cluster, speed), job(scenario.ranks), scenario.kind, limits, logs_dir, there
             )
         except StageError as error:
             ran = error
         return ran, cluster
+
+
+def stored() -> bool:
+    """The job's output stands whole where it belongs."""
+    return True
+
+
+def absent() -> bool:
+    return False
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ FOLLOW_RECORDED_DELETE = 5.0  # a client's delete this many seconds before the r
 MARKED, ENDED, GONE = 0.06, 0.95, 1.74
 JOB_NAME = "training.kubeflow.org/job-name"
 REPLICA_TYPE = "training.kubeflow.org/replica-type"
+JOBS = ("pytorchjobs", "trainjobs")
 
 Json = dict[str, Any]
 
@@ -85,7 +86,7 @@ def load(scenario: str) -> Json:
     (path,) = [path for path in RECORDINGS.glob("*.json.xz") if path.name.split(".")[0].split("-")[0] == scenario.split("-")[0]]
     recording: Json = json.loads(lzma.decompress(path.read_bytes()))
     if "changes" in recording:  # the job's creation comes first, though a pod's watch may have told of the pod before
-        recording["changes"].sort(key=lambda change: (change["resource"], change["type"]) != ("pytorchjobs", "ADDED"))
+        recording["changes"].sort(key=lambda change: change["resource"] not in JOBS or change["type"] != "ADDED")
     return recording
 
 
@@ -181,13 +182,14 @@ class Objects:
         kept = ("labels", "annotations", "ownerReferences", "finalizers")
         job.overlay = {"metadata": {key: body["metadata"][key] for key in kept if key in body["metadata"]}}
         self.jobs[job.uid] = job
-        templates = {role.lower(): spec.get("template", {}) for role, spec in body["spec"]["pytorchReplicaSpecs"].items()}
+        specs = body["spec"].get("pytorchReplicaSpecs", {})
+        templates = {role.lower(): spec.get("template", {}) for role, spec in specs.items()}
         for change in rest:
             if change["resource"] == "pods":
                 labels = change["object"]["metadata"]["labels"]
-                labels |= templates.get(labels[REPLICA_TYPE], {}).get("metadata", {}).get("labels", {})
+                labels |= templates.get(labels.get(REPLICA_TYPE), {}).get("metadata", {}).get("labels", {})
             self.push(start + change["t"], job.uid, change["resource"], change["type"], change["object"])
-        return self.apply("pytorchjobs", "ADDED", first["object"])
+        return self.apply(first["resource"], "ADDED", first["object"])
 
     def patch(self, resource: str, item: Json, patch: Json) -> Json:
         job = self.jobs.get(item["metadata"].get("uid", ""))
@@ -251,7 +253,7 @@ class Objects:
 def _job(recording: Json, start: float) -> Job:
     made = recording["changes"][0]["object"]["metadata"]
     moments = {action["what"]: start + action["t"] for action in recording["actions"]}
-    deletes = [(moment, what.rsplit("=")[-1]) for what, moment in moments.items() if what.startswith("DELETE pytorchjob,")]
+    deletes = [(at, what.rsplit("=")[-1]) for what, at in moments.items() if re.match("DELETE (pytorch|train)job,", what)]
     lost = moments.get("the node's agent stops answering")
     return Job(
         uid=made["uid"],

@@ -6,6 +6,8 @@ the launcher itself was told to stop; carries_on, the recording ends while the j
 
 from dataclasses import dataclass, field
 
+from components.parameters import JobKind
+
 # Seconds of the cluster's clock: divide by the replay's speed. Each scenario may have its own.
 CLOCKS = {"start_timeout": 60.0, "job_timeout": 600.0, "max_restarts": 3, "api_patience": 30.0}
 
@@ -22,6 +24,16 @@ class Scenario:
     clocks: dict[str, float] = field(default_factory=dict)
     stop_after: float | None = None  # when the test tells the launcher to stop
     elastic: bool = False  # no Master
+    stored: bool | None = None  # whether the output stands whole in the store; by default where it succeeded
+    by: float | None = None  # the launcher has its verdict by then
+
+    @property
+    def kind(self) -> JobKind:
+        return "trainjob" if "-trainjob-" in self.name else "pytorchjob"
+
+    @property
+    def is_stored(self) -> bool:
+        return self.outcome == "succeeded" if self.stored is None else self.stored
 
 
 @dataclass(frozen=True)
@@ -165,6 +177,62 @@ SCENARIOS = (
     Scenario("24b-only-node-lost-and-back", 2, "carries_on", remarks=("node",)),
     # For 13 s every pod has succeeded and the job has not.
     Scenario("25-controller-down-while-running", 2, "succeeded", exit_codes={"master-0": (0,), "worker-0": (0,)}),
+    # A Master that ended well and left nothing has not done its work.
+    Scenario("25-controller-down-while-running", 2, "bug", ("there is no output",), stored=False),
+    # What the survivor says of it, it says before the lost worker's replacement is heard of.
+    Scenario(
+        "40-elastic-worker-0-pod-deleted",
+        2,
+        "retry",
+        ("worker-0", "deleted from outside"),
+        {"worker-0": (143,), "worker-1": (1,)},
+        elastic=True,
+        by=90,
+    ),
+    # The operator says Succeeded with the first Worker's end, and replaces nothing from then on.
+    Scenario(
+        "41-elastic-worker-killed-after-succeeded",
+        2,
+        "retry",
+        ("worker-0", "SIGKILL"),
+        {"worker-0": (137,), "worker-1": (0,)},
+        elastic=True,
+        by=214,
+    ),
+    Scenario(
+        "41-elastic-worker-killed-after-succeeded",
+        2,
+        "succeeded",
+        ("output is whole", "worker-0", "SIGKILL"),
+        {"worker-0": (137,), "worker-1": (0,)},
+        elastic=True,
+        by=214,
+    ),
+    Scenario("51-trainjob-success-2-nodes", 2, "succeeded", exit_codes={"node-0": (0,), "node-1": (0,)}),
+    # Restarts in place come before the job is said to have failed, if it ever is.
+    Scenario("52-trainjob-rank-exception", 2, "bug", ("node-1", "ZeroDivisionError"), {"node-1": (1,)}, by=40),
+    Scenario("53-trainjob-out-of-memory", 2, "user", ("out of memory", "node-"), {"node-1": (1,)}, by=20),
+    Scenario("54-trainjob-container-killed", 2, "retry", ("node-1", "SIGKILL"), {"node-1": (137,)}, by=40),
+    # The other node ends by itself because of it, and restarts; so does the replacement come while the first still ends.
+    Scenario("55-trainjob-pod-deleted", 2, "retry", ("node-1", "deleted from outside"), {"node-1": (143,)}, by=130),
+    Scenario("56-trainjob-pod-evicted", 2, "retry", ("node-1", "evicted"), {"node-0": (143,)}, by=130),
+    Scenario("57-trainjob-job-deleted-while-running", 2, "retry", ("deleted by someone else",)),
+    Scenario(
+        "58-trainjob-quota-exceeded",
+        2,
+        "user",
+        ("exceeded quota", "gpus"),
+        remarks=("pods up; node-0 no pod", "a pod is forbidden: exceeded quota"),
+        clocks={"start_timeout": 30},
+    ),
+    Scenario(
+        "59-trainjob-pod-security-refused",
+        2,
+        "user",
+        ('violates PodSecurity "restricted', "hostPath"),
+        remarks=("a pod is forbidden: violates PodSecurity",),
+        clocks={"start_timeout": 30},
+    ),
 )
 
 REFUSALS = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from launcher import SPEED, api_of, job, limits_of, stopped_after
+from launcher import SPEED, absent, api_of, job, limits_of, stopped_after, stored
 from manifests import granted
 from replay import replay
 from scenarios import SCENARIOS
@@ -18,12 +18,12 @@ def test_the_role_grants_what_is_used_and_nothing_more(tmp_path: Path, monkeypat
     with replay("01", speed=SPEED) as cluster:
         api = api_of(cluster)
         jobs.create(api, "pytorchjob", manifest(job(3), "pytorchjob"))
-        jobs.run_to_end(api, job(3), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)  # takes it over
+        jobs.run_to_end(api, job(3), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path, stored)  # takes it over
         jobs.owner(api, "step")
         monkeypatch.setattr(jobs, "connect", lambda namespace: api)
         jobs.delete_run("run-1")
         with pytest.raises(SystemExit), stopped_after(0.3):
-            jobs.run_once(api, job(3), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path / "stopped")
+            jobs.run_once(api, job(3), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path / "stopped", absent)
         used |= {(asked.group, asked.within(), asked.verb) for asked in cluster.requests}
     used = {right for right in used if right[1] != "selfsubjectaccessreviews"}  # which everybody may ask for
     of_pytorchjobs = {right for right in granted() if right[0] != "trainer.kubeflow.org"}

@@ -4,7 +4,7 @@ import functools
 import json
 import lzma
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import kubernetes_validate
@@ -13,7 +13,7 @@ import yaml
 from manifests import not_restricted
 
 from components.errors import UserError
-from components.launch.job import DIGEST, LONGEST_NAME, RUN_LABEL, STAGE_LABEL, Job, job_name, label_value, manifest
+from components.launch.job import DIGEST, RUN_LABEL, STAGE_LABEL, Job, job_name, label_value, manifest
 from components.parameters import JobKind
 
 CRDS = Path(__file__).parent / "crds"
@@ -125,7 +125,10 @@ def test_a_job_that_may_lose_pods_has_them_replaced_and_others_start_again() -> 
     elastic = manifest(job(num_workers=4, min_workers=2), "pytorchjob")["spec"]
     assert (elastic["elasticPolicy"]["minReplicas"], elastic["elasticPolicy"]["maxReplicas"]) == (2, 4)
     assert elastic["pytorchReplicaSpecs"]["Worker"]["restartPolicy"] == "ExitCode"
+    own_store = {"name": "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "value": "1"}  # that of a lost worker is lost with it
+    assert own_store in elastic["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["env"]
     whole = manifest(job(num_workers=4), "pytorchjob")["spec"]
+    assert own_store not in whole["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["env"]
     assert (whole["elasticPolicy"]["minReplicas"], whole["elasticPolicy"]["maxReplicas"]) == (4, 4)
     assert whole["pytorchReplicaSpecs"]["Worker"]["restartPolicy"] == "Never"
 
@@ -217,15 +220,24 @@ def test_names_and_labels_are_what_kubernetes_takes() -> None:
     assert name == job_name("train", "0a1b2c3d-run", "task") != job_name("train", "0a1b2c3d-run", "another")
     assert name != job_name("train", "another", "task")
     assert name.startswith("adapt-train-")
-    assert len(name) <= LONGEST_NAME
+    for kind in get_args(JobKind):
+        manifest(job(name=name, num_workers=10_000), kind)
     assert label_value("c0ffee-1") == "c0ffee-1"
     assert len(label_value("{{$.pipeline_job_uuid}}")) == 40
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("pytorchjob", 63 - len("-worker-0")), ("trainjob", 48)])
+def test_a_name_that_makes_too_long_names_of_pods_is_refused(kind: JobKind, longest: int) -> None:
+    manifest(job(name="a" * longest), kind)
+    with pytest.raises(UserError, match="makes names of pods that are too long: shorten it by 1 characters"):
+        manifest(job(name="a" * (longest + 1)), kind)
+    with pytest.raises(UserError, match="shorten it by 1 characters"):
+        manifest(job(name="a" * longest, num_workers=11), kind)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "a" * 60}, "has 60 characters: give at most 51"),
         ({"num_workers": 0}, "num_workers is 0"),
         ({"min_workers": 3, "num_workers": 2}, "min_workers is 3, num_workers 2"),
         ({"memory": "lots"}, "memory is lots: give a quantity"),

@@ -3,23 +3,24 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from apiserver import KINDS
-from launcher import SPEED, api_of, exit_codes, job, limits_of, played, stopped_after
+from launcher import SPEED, absent, api_of, exit_codes, job, limits_of, played, stopped_after, stored
 from recorded import load
 from replay import refusing, replay
 from scenarios import REFUSALS, SCENARIOS, Refusal, Scenario
 
-from components.errors import FailedError, StageError, TryAgainError, UserError
+from components.errors import FailedError, NeverStartedError, StageError, TryAgainError, UserError
 from components.launch.api import JOBS, PODS
 from components.launch.job import manifest
 from components.launch.lifecycle import Ran, create, error_of, run_once, run_to_end
 from components.launch.watch import Watch, run_safely
 
 ENDING = [scenario for scenario in SCENARIOS if scenario.outcome not in ("cancelled", "carries_on")]
-OUTCOME = {UserError: "user", TryAgainError: "retry", FailedError: "bug"}
+OUTCOME = {UserError: "user", TryAgainError: "retry", NeverStartedError: "retry", FailedError: "bug"}
 
 
 def name_of(scenario: Scenario | Refusal) -> str:
@@ -45,6 +46,7 @@ def test_a_job_ends_as_it_did(scenario: Scenario, tmp_path: Path, capsys: pytest
     assert says(said, scenario.remarks), said
     assert says((tmp_path / "job.log").read_text(), (ran.verdict.outcome,))
     assert cluster.left_behind() == []
+    assert scenario.by is None or cluster.moment() < scenario.by
 
 
 @pytest.mark.parametrize("scenario", ENDING, ids=name_of)
@@ -90,7 +92,7 @@ def test_a_launcher_that_is_stopped_takes_the_job_along(scenario: Scenario, tmp_
     assert scenario.stop_after is not None
     with replay(scenario.name, speed=SPEED) as cluster:
         with pytest.raises(SystemExit, match="143"), stopped_after(scenario.stop_after / SPEED):
-            run_once(api_of(cluster), job(scenario.ranks), "pytorchjob", limits_of(scenario), tmp_path)
+            run_once(api_of(cluster), job(scenario.ranks), "pytorchjob", limits_of(scenario), tmp_path, absent)
         time.sleep(1 / SPEED)  # the pods hear of it a moment later
         assert cluster.left_behind() == []
 
@@ -100,7 +102,7 @@ def test_a_node_that_does_not_answer_is_no_end(scenario: Scenario, tmp_path: Pat
     last = max(change["t"] for change in load(scenario.name)["changes"])
     with replay(scenario.name, speed=SPEED) as cluster:
         with pytest.raises(SystemExit, match="143"), stopped_after((last + 10) / SPEED):
-            run_once(api_of(cluster), job(scenario.ranks), "pytorchjob", limits_of(scenario), tmp_path)
+            run_once(api_of(cluster), job(scenario.ranks), "pytorchjob", limits_of(scenario), tmp_path, absent)
         time.sleep(1 / SPEED)  # the pods hear of it a moment later
         assert cluster.left_behind() == []
     assert says(capsys.readouterr().out, scenario.remarks)
@@ -111,7 +113,7 @@ def test_a_refused_job_says_why_and_leaves_nothing(refusal: Refusal, tmp_path: P
     with refusing(refusal.scenario, refusal.answer) as cluster:
         api = api_of(cluster, away=10 if refusal.outcome == "retry" else 600)
         with pytest.raises(StageError) as caught:
-            run_to_end(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+            run_to_end(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path, stored)
         assert OUTCOME[type(caught.value)] == refusal.outcome
         assert says(str(caught.value), refusal.cause), caught.value
         assert cluster.left_behind() == []
@@ -122,15 +124,27 @@ def test_a_missing_right_is_named_before_anything_is_created(tmp_path: Path) -> 
         cluster.deny("get", "pods/log")
         cluster.deny("delete", "pytorchjobs")
         with pytest.raises(UserError, match=r"delete pytorchjobs\.kubeflow\.org, get pods/log"):
-            run_to_end(api_of(cluster), job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+            run_to_end(api_of(cluster), job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path, stored)
         assert cluster.created == []
+
+
+def test_a_webhook_that_is_away_is_told_and_waited_for_no_longer_than_a_start_may_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with refusing("18b-webhook-unavailable", "create") as cluster:
+        api, limits = api_of(cluster), replace(limits_of(SCENARIOS[0]), start=30 / SPEED)
+        with pytest.raises(NeverStartedError, match=r"cannot be created: .* has failed for \d s \(500 .*webhook"):
+            run_to_end(api, job(), "pytorchjob", limits, tmp_path, absent)
+        assert cluster.moment() < 60
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waits for ")]
+    assert "failed calling webhook" in line
 
 
 def test_an_operator_that_is_not_installed_is_named(tmp_path: Path) -> None:
     with replay("01", speed=SPEED) as cluster:
         cluster.without_crd()
         with pytest.raises(UserError, match="install the Kubeflow training operator"):
-            run_to_end(api_of(cluster), job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+            run_to_end(api_of(cluster), job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path, stored)
 
 
 def test_logs_are_whole_and_marked_by_rank_and_life(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +179,7 @@ def test_a_second_try_takes_over_the_job_of_the_first(tmp_path: Path) -> None:
     with replay("01", speed=SPEED) as cluster:
         api, body = api_of(cluster), manifest(job(), "pytorchjob")
         first = create(api, "pytorchjob", body)
-        ran = run_once(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+        ran = run_once(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path, stored)
         assert ran.verdict.outcome == "succeeded"
         assert len(cluster.created) == 1
         assert first["metadata"]["uid"]
@@ -175,7 +189,7 @@ def test_a_second_try_with_other_parameters_replaces_the_job_of_the_first(tmp_pa
     with replay("01", speed=SPEED) as cluster:
         api = api_of(cluster)
         create(api, "pytorchjob", manifest(job(command=["another"]), "pytorchjob"))
-        ran = run_once(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+        ran = run_once(api, job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path, stored)
         assert ran.verdict.outcome == "succeeded"
         assert [
             body["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["command"]
@@ -204,21 +218,12 @@ def test_a_job_of_somebody_else_is_left_alone() -> None:
         assert cluster.left_behind()[0] == "adapt-train-1"
 
 
-def test_a_job_that_was_taken_away_starts_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with replay("14d", "01", speed=SPEED) as cluster:
-        run_to_end(api_of(cluster), job(3), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
-        assert len(cluster.created) == 2
-        assert cluster.left_behind() == []
-    assert "starts again (1 of 3)" in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == {"job-1", "job-2"}
-
-
-def test_it_gives_up_after_as_many_restarts_as_it_may(tmp_path: Path) -> None:
-    with replay("14d", speed=SPEED) as cluster:
-        with pytest.raises(TryAgainError, match="worker-1 was deleted from outside"):
-            run_to_end(api_of(cluster), job(3), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
-        assert len(cluster.created) == 4
-        assert cluster.left_behind() == []
+def test_one_that_never_started_is_told_from_one_that_was_taken_away(tmp_path: Path) -> None:
+    kinds = {"08-unschedulable": NeverStartedError, "14d-worker-pod-deleted-restart-never": TryAgainError}
+    for name, kind in kinds.items():
+        ran, _ = played(next(it for it in SCENARIOS if it.name == name), tmp_path / name)
+        assert isinstance(ran, Ran)
+        assert type(error_of(ran)) is kind
 
 
 def test_an_api_that_is_away_for_good_is_not_the_jobs_end(tmp_path: Path) -> None:
@@ -227,7 +232,7 @@ def test_an_api_that_is_away_for_good_is_not_the_jobs_end(tmp_path: Path) -> Non
         time.sleep(5 / SPEED)
         cluster.fail_all("503")
         with pytest.raises(TryAgainError, match="may still run"):
-            run_once(api_of(cluster, away=10), job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path)
+            run_once(api_of(cluster, away=10), job(), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path, stored)
         cluster.fail_all()
         assert set(cluster.left_behind()) == {"adapt-train-1", "adapt-train-1-master-0", "adapt-train-1-worker-0"}
 
@@ -236,4 +241,4 @@ def test_an_api_that_is_away_for_good_is_not_the_jobs_end(tmp_path: Path) -> Non
 def test_every_outcome_has_its_exit_code(name: str, code: int, tmp_path: Path) -> None:
     ran, _ = played(next(it for it in SCENARIOS if it.name.startswith(f"{name}-")), tmp_path)
     assert isinstance(ran, Ran)
-    assert error_of(ran.verdict).exit_code == code
+    assert error_of(ran).exit_code == code

@@ -2,17 +2,22 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from launcher import PLACEMENT
 from proxy import proxy_to
 from servers import BUCKET, free_ports, s3_server
 from support import ROOT
@@ -20,7 +25,8 @@ from support import ROOT
 from components import cli
 from components.artifacts.folders import FILE, Artifact
 from components.errors import UserError
-from components.launch import checkpoints, torchrun
+from components.launch import checkpoints, start, torchrun
+from components.launch.placement import Placement, Places
 from components.launch.torchrun import launched
 from components.storage import transfer
 from components.train.settings import Training
@@ -137,6 +143,23 @@ def test_a_stopped_node_ends_with_143_and_leaves_nothing(store: dict[str, str], 
     assert "143" in (tmp_path / "a" / "message").read_text()
 
 
+def test_a_node_that_waits_for_the_others_ends_at_once(store: dict[str, str], tmp_path: Path) -> None:
+    """torchrun's rendezvous takes no notice of a SIGTERM by itself."""
+    (port,) = free_ports(1)
+    meeting = {"PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}", "PET_LOCAL_ADDR": "127.0.0.1"}
+    shape = {"PET_NNODES": "2:2", "PET_NPROC_PER_NODE": "1", "PET_MAX_RESTARTS": "0", "PET_RDZV_ID": "alone"}
+    with started(tmp_path / "a", *arguments_of(f"s3://{BUCKET}/alone/model", settings_of()), **meeting, **shape) as process:
+        torchrun = ["-m", "components.launch.ranks"]
+        wait_for(lambda: any(torchrun == each.cmdline()[1:3] for each in psutil.Process(process.pid).children()))
+        time.sleep(5)  # until it waits; what is sent before that ends it too
+        stopped = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, said
+    assert time.monotonic() - stopped < 10
+    assert "Traceback" not in said
+
+
 @pytest.mark.slow
 def test_a_job_that_was_stopped_goes_on_elsewhere_to_the_same_bytes(
     store: dict[str, str], tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -167,6 +190,35 @@ def test_a_job_that_was_stopped_goes_on_elsewhere_to_the_same_bytes(
     transfer.fetch(output, tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == (tmp_path / "here" / "model.safetensors").read_bytes()
     assert transfer.read_text(f"{output}.checkpoint/latest") is None
+
+
+def test_ranks_here_that_were_killed_are_started_again_and_go_on(
+    tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    settings = settings_of(num_updates=60, checkpoint_minutes=1e-4)
+    places = Places({"data": (tokenized("rte"), "")}, (tmp_path / "model", ""), (tmp_path / "logs", ""))
+    again = Placement(**PLACEMENT | {"launcher": "torchrun", "num_processes": 2, "attempts": 2})
+    with start.launched("train", settings, again, places) as wait:
+
+        def kill_one() -> None:
+            wait_for(lambda: bool(list(tmp_path.glob("model.checkpoint/update-*"))))
+            ours = {each: each.cmdline() for each in psutil.Process().children(recursive=True)}
+            ranks = [each for each, words in ours.items() if words[2:4] == ["-m", "components.train"]]
+            ranks[1].kill()
+
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        wait()
+        killer.join()
+    said = capfd.readouterr().out
+    assert re.search(r"train: rank \d was killed by SIGKILL .*; attempt 2 of 2 in 0 s", said)
+    assert "train: goes on at update" in said
+    assert (tmp_path / "model" / FILE).is_file()
+    with start.launched("train", settings, again, replace(places, output=(tmp_path / "whole", ""))) as wait:
+        wait()
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "whole")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.slow
@@ -285,6 +337,26 @@ def test_a_damaged_checkpoint_or_an_absent_store_stops_no_training(
             wait_for(lambda: "does not answer" in capsys.readouterr().out)
             proxy.left = float("inf")
             wait_for(lambda: transfer.read_text(f"{place}/latest") == "update-3")
+
+
+def test_one_that_the_training_has_just_deleted_is_no_trouble(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, looks = shutil.copytree, []
+
+    def too_late(source: Path, *given: Any, **options: Any) -> Any:
+        looks.append(source.name)
+        if len(looks) == 1:
+            write_checkpoint(source.parent, "update-2")
+            shutil.rmtree(source)
+        return copy(source, *given, **options)
+
+    monkeypatch.setattr(shutil, "copytree", too_late)
+    with checkpoints.synced(place, tmp_path / "a", False):
+        write_checkpoint(tmp_path / "a", "update-1")
+        wait_for(lambda: transfer.read_text(f"{place}/latest") == "update-2")
+    assert looks == ["update-1", "update-2"]
+    assert "checkpoint:" not in capsys.readouterr().out
 
 
 def test_what_the_training_deletes_meanwhile_is_stored_whole(place: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,17 +12,18 @@ from typing import Any
 
 import pytest
 import yaml
-from launcher import SPEED
+from launcher import PLACEMENT, SPEED
 from replay import replay
 from servers import BUCKET, s3_server
 from support import ROOT
 
 from components import cli
 from components.artifacts.folders import read_manifest
-from components.errors import FailedError, UserError
+from components.errors import FailedError, StageError, TryAgainError, UserError
 from components.launch import remote
 from components.launch.api import Api, Patience, connect
-from components.launch.job import job_name, manifest
+from components.launch.job import Job, job_name, manifest
+from components.launch.lifecycle import RankError
 from components.launch.placement import Placement, Places
 from components.launch.start import launched
 from components.storage import transfer
@@ -29,25 +31,6 @@ from components.train.settings import Training
 
 GIVEN: dict[str, object] = {"model": "tiny", "method": "scala", "num_updates": 2, "global_batch_size": 32, "seed": 3}
 SETTINGS = cli.write(cli.pick(Training, GIVEN))
-PLACEMENT: dict[str, Any] = {
-    "launcher": "pytorchjob",
-    "num_processes": 1,
-    "num_workers": 1,
-    "min_workers": 0,
-    "num_gpus_per_worker": 0,
-    "cpu_per_worker": "",
-    "memory_per_worker": "",
-    "shared_memory": "1Gi",
-    "queue": "",
-    "priority_class": "",
-    "image_pull_secrets": [],
-    "training_runtime": "torch-distributed",
-    "train_image": "",
-    "job_storage": "",
-    "start_timeout_minutes": 1.0,
-    "job_timeout_minutes": 0.0,
-    "max_restarts": 0,
-}
 COMMAND = remote.node_command("train", SETTINGS, {"data": "d"}, "o")
 
 
@@ -131,7 +114,7 @@ def test_a_job_trains_on_what_the_step_was_given_and_the_model_comes_back(
         assert made["origins"]["data"]["uri"] == places.inputs["data"][1]
 
 
-def test_a_failed_jobs_logs_are_kept_and_no_second_job_is_started_for_the_same_end(
+def test_a_failed_jobs_logs_are_kept_and_a_failure_is_not_taken_for_the_next_trys(
     store: dict[str, str], tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tokenized("rte")
@@ -145,12 +128,75 @@ def test_a_failed_jobs_logs_are_kept_and_no_second_job_is_started_for_the_same_e
                 launched("train", SETTINGS, Placement(**PLACEMENT), places) as wait,
             ):
                 wait()
-        assert len(cluster.created) == 1
+        assert len(cluster.created) == 2
         assert cluster.left_behind() == []
     transfer.fetch(places.logs[1], tmp_path / "kept")
     assert "bug: worker-1 exited with 1" in (tmp_path / "kept" / "job-1" / "job.log").read_text()
     assert "step 4" in (tmp_path / "kept" / "job-1" / "worker-1.1.log").read_text()
     assert not (tmp_path / "trained").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "settings", "jobs"),
+    [
+        (RankError("label is no number"), SETTINGS, 0),
+        (RankError("label is no number"), SETTINGS.replace("scala", "plain"), 1),
+        (UserError("the cluster does not accept our credentials (Unauthorized)"), SETTINGS, 1),
+        (UserError("out of memory in worker-0"), SETTINGS, 1),
+        (FailedError("worker-1 exited with 1"), SETTINGS, 1),
+        (TryAgainError("the pod of worker-1 was evicted"), SETTINGS, 1),
+    ],
+    ids=["a rank's", "with other settings", "a token that died", "what the cluster lacked", "a bug", "an eviction"],
+)
+def test_only_a_users_error_that_a_rank_found_is_remembered(
+    error: StageError, settings: str, jobs: int, store: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = places_of(tmp_path, tmp_path, f"s3://{BUCKET}/runs/remembered-{tmp_path.name}")
+    ran = []
+
+    def run_to_end(api: Api, job: Job, *given: object) -> None:
+        ran.append(job.name)
+        raise error
+
+    monkeypatch.setattr(remote, "run_to_end", run_to_end)
+    with replay("01", speed=SPEED) as cluster:
+        known(cluster.url, tmp_path, monkeypatch)
+        with pytest.raises(type(error)), launched("train", SETTINGS, Placement(**PLACEMENT), places) as wait:
+            wait()
+        kind = UserError if isinstance(error, RankError) else type(error)
+        with (
+            pytest.raises(kind, match=re.escape(str(error))),
+            launched("train", settings, Placement(**PLACEMENT), places) as wait,
+        ):
+            wait()
+    assert len(ran) == 1 + jobs
+
+
+def test_what_may_work_later_is_tried_again_by_the_step_itself(
+    store: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = places_of(tmp_path, tmp_path, f"s3://{BUCKET}/runs/again")
+    transfer.store(_anything(tmp_path / "whole"), places.output[1])
+    placement = Placement(**PLACEMENT | {"attempts": 3, "num_workers": 3, "attempt_pause_seconds": 0.1})
+    with replay("14d", "14d", "01", speed=SPEED) as cluster:
+        known(cluster.url, tmp_path, monkeypatch)
+        monkeypatch.setattr(
+            transfer, "read_text", lambda uri: "{}" if len(cluster.created) == 3 and "manifest" in uri else None
+        )
+        with launched("train", SETTINGS, placement, places) as wait:
+            wait()
+        assert len(cluster.created) == 3
+        assert cluster.left_behind() == []
+    said = capsys.readouterr().out
+    assert "worker-1 was deleted from outside, on" in said
+    assert said.count("attempt 2 of 3 in 0 s") == said.count("attempt 3 of 3 in 0 s") == 1
+    assert {path.name for path in (tmp_path / "logs").iterdir()} == {"job-1", "job-2", "job-3"}
+
+
+def _anything(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+    return folder
 
 
 def test_what_lies_where_no_pod_can_reach_is_refused(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ OTHER: Mapping[str, Any] = {
     "num_processes": 2, "launcher": "trainjob", "num_workers": 2, "min_workers": 1, "num_gpus_per_worker": 4,
     "cpu_per_worker": "500m", "memory_per_worker": "64Gi", "shared_memory": "2Gi", "queue": "gpus", "priority_class": "high",
     "image_pull_secrets": ["key"], "training_runtime": "ours", "train_image": "registry/train:1", "job_storage": "/mnt/all",
-    "start_timeout_minutes": 3.0, "job_timeout_minutes": 60.0, "max_restarts": 1,
+    "start_timeout_minutes": 3.0, "job_timeout_minutes": 60.0, "max_restarts": 1, "attempts": 2, "attempt_pause_seconds": 1.5,
     "perturbation_start": 0.25, "perturbation_steps": 2, "perturbation_init_std": 0.01, "perturbation_init_norm": 0.4,
     "perturbation_step_size": 0.2, "perturbation_radius": 0.5, "perturbation_norm": "linf", "perturbation_scope": "token",
     "perturbation_divergence": "mse", "perturbation_weight": 2.0, "perturbation_direction": "label",
@@ -81,8 +81,11 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
 # --- the names ---
 
 
+SINCE = ("recipe", "champion_rule", "champion_reason", "attempts", "attempt_pause_seconds")
+
+
 def test_the_pipeline_takes_all_that_it_took_and_a_recipe() -> None:
-    assert set(KNOWN) == {*BEFORE, "recipe", "champion_rule", "champion_reason"} == set(OTHER)
+    assert set(KNOWN) == {*BEFORE, *SINCE} == set(OTHER)
     for name, value in OTHER.items():
         assert value not in (parameters.default(name), BASE.get(name)), name
 

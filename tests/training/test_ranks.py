@@ -1,7 +1,9 @@
 """Ranks and micro-batches change nothing but speed, with one all-reduce of the gradient an update."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -152,3 +154,20 @@ def test_a_stopped_run_leaves_its_checkpoint_and_nothing_else(
     assert process.returncode == 128 + stop
     assert [path.name for path in tmp_path.iterdir()] == ["m.checkpoint"]
     assert len(list((tmp_path / "m.checkpoint").iterdir())) == 1
+
+
+def test_a_rank_that_waits_for_its_peers_ends_at_once() -> None:
+    """C++ waits there, and keeps Python's handlers waiting."""
+    joins = "from components.errors import exit_codes\nfrom components.training.ranks import join_ranks\n"
+    joins += "with exit_codes():\n    print('joins', flush=True)\n    with join_ranks():\n        pass\n"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-c", joins]
+    with subprocess.Popen(command, env={**os.environ, **group}, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "joins\n"
+        time.sleep(1)  # it waits by then
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
