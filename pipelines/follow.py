@@ -4,22 +4,26 @@ Kubeflow 2.17 says that a task failed, and not why: the reason and the stage's e
 the task, and else in the log of the run's failed pods, where one may read it.
 """
 
+import contextlib
 import re
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from components.errors import FailedError, StageError, TryAgainError, UserError
 from components.launch import api as kubernetes
 from components.launch.api import PODS, ApiError, AwayError
+from components.launch.verdict import HOPELESS
 from pipelines.kubeflow import Kubeflow
 
 POLL_SECONDS = 5.0
 AWAY_SECONDS = 1800.0
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+NOT_RUN = "not run"
 CODE = re.compile(r"exit (?:status|code):? (\d+)")
 ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)
 BY_CODE: dict[int, type[StageError]] = {2: UserError, 75: TryAgainError}
@@ -37,7 +41,7 @@ class Stage:
 
     @property
     def took(self) -> str:
-        return "" if self.seconds is None or self.state in ("pending", "skipped") else duration(self.seconds)
+        return "" if self.seconds is None or self.state in ("pending", "skipped", NOT_RUN) else duration(self.seconds)
 
     def __str__(self) -> str:
         return f"{self.name:12} {self.state:10} {self.took}".rstrip()
@@ -61,14 +65,14 @@ def follow(kubeflow: Kubeflow, run_id: str, spec: dict[str, Any]) -> None:
         raise
     if run["state"] == "SUCCEEDED":
         return
-    if run["state"] == "CANCELED":
-        raise FailedError("the run was terminated")
+    if was_terminated(run):
+        raise FailedError(f"the run was terminated: see {kubeflow.page(run_id)}")
     failed = [each for each in stages if each.state == "failed"]
     who = failed[0].name if failed else "the run"
     said = [each.messages for each in failed] + [(run.get("error") or {}).get("message", "")]
     code, why = reason(said)
     if code is None or not why:
-        in_logs = reason(_logs(kubeflow.namespace, run_id))
+        in_logs = reason(Pods(kubeflow.pods_in, run_id).logs())
         code, why = code or in_logs[0], why or in_logs[1]
     raise BY_CODE.get(code or 1, FailedError)(f"{who}: {why or 'failed'}: see {kubeflow.page(run_id)}")
 
@@ -76,6 +80,7 @@ def follow(kubeflow: Kubeflow, run_id: str, spec: dict[str, Any]) -> None:
 def _watched(kubeflow: Kubeflow, run_id: str, names: set[str]) -> tuple[dict[str, Any], list[Stage]]:
     """The run and its stages at its end; every change is printed."""
     shown: dict[str, str] = {}
+    pods = Pods(kubeflow.pods_in, run_id)
     answered = time.monotonic()
     on_terminal = sys.stdout.isatty()
     while True:
@@ -88,14 +93,19 @@ def _watched(kubeflow: Kubeflow, run_id: str, names: set[str]) -> tuple[dict[str
             time.sleep(POLL_SECONDS)
             continue
         stages = stages_of(run, names)
+        has_ended = run.get("state") in ENDED
+        if has_ended:  # what has not begun never will
+            stages = [replace(each, state=NOT_RUN) if each.state == "pending" else each for each in stages]
         if on_terminal:
             print("\r\033[K", end="")
         for stage in stages:
             if shown.get(stage.task_id) != stage.state:
                 shown[stage.task_id] = stage.state
                 print(stage, flush=True)
-        if run.get("state") in ENDED:
+        if has_ended:
             return run, stages
+        for line in pods.news():
+            print(line, flush=True)
         if on_terminal:  # how long each has run already
             running = ", ".join(f"{each.name} {each.state}  {each.took}" for each in stages if each.state == "running")
             print(running[: shutil.get_terminal_size().columns - 1], end="", flush=True)
@@ -156,7 +166,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def reason(texts: list[str]) -> tuple[int | None, str]:
+def reason(texts: Iterable[str]) -> tuple[int | None, str]:
     """The exit code and the one line of the first that has them. A code 1 is every pod's, and says nothing."""
     code, why = None, ""
     for text in texts:
@@ -167,18 +177,45 @@ def reason(texts: list[str]) -> tuple[int | None, str]:
     return code, why
 
 
-def _logs(namespace: str, run_id: str) -> list[str]:
-    """The last lines of the run's failed pods, newest first; nothing where one may not read them."""
-    try:
-        cluster = kubernetes.connect(namespace, kubernetes.Patience(answer=10.0))
-        query = {"labelSelector": f"pipeline/runid={run_id}", "fieldSelector": "status.phase=Failed"}
-        pods = cluster.ask("GET", PODS, query=query)["items"]
-        pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"], reverse=True)  # the last of several tries decides
-        return [
-            b"\n".join(cluster.lines(f"{PODS}/{pod['metadata']['name']}/log", {"container": "main", "tailLines": 100})).decode(
-                errors="replace"
-            )
-            for pod in pods
-        ]
-    except (UserError, ApiError, AwayError):
-        return []
+def was_terminated(run: dict[str, Any]) -> bool:
+    """Kubeflow lets such a run end as failed as often as not."""
+    states = [run.get("state"), *(each.get("state") for each in run.get("state_history") or [])]
+    return "CANCELED" in states or "CANCELING" in states
+
+
+class Pods:
+    """The pods of a run, for what Kubeflow does not say of them; nothing where one may not read them."""
+
+    def __init__(self, namespace: str, run_id: str) -> None:
+        self.query = {"labelSelector": f"pipeline/runid={run_id}"}
+        self.told: set[tuple[str, str]] = set()
+        self.cluster: kubernetes.Api | None = None
+        with contextlib.suppress(UserError):
+            self.cluster = kubernetes.connect(namespace, kubernetes.Patience(answer=10.0))
+
+    def list(self, **query: str) -> list[dict[str, Any]]:
+        """Newest first."""
+        try:
+            pods = self.cluster.ask("GET", PODS, query={**self.query, **query})["items"] if self.cluster else []
+        except (ApiError, AwayError):
+            return []
+        return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), reverse=True)
+
+    def news(self) -> Iterator[str]:
+        """What keeps a pod from starting, once: Kubeflow calls it running, for ever."""
+        for pod in self.list(fieldSelector="status.phase=Pending"):
+            status, name = pod.get("status", {}), pod["metadata"]["name"]
+            for container in status.get("initContainerStatuses", []) + status.get("containerStatuses", []):
+                waiting = container.get("state", {}).get("waiting", {})
+                if waiting.get("reason") in HOPELESS and (name, "waits") not in self.told:
+                    self.told.add((name, "waits"))
+                    yield f"{name} cannot start: {waiting['reason']}: {waiting.get('message', '')}"
+
+    def logs(self) -> Iterator[str]:
+        """The last lines of those that failed: the last of several tries comes first."""
+        for pod in self.list(fieldSelector="status.phase=Failed"):
+            query = {"container": "main", "tailLines": 100}
+            with contextlib.suppress(ApiError, AwayError):
+                assert self.cluster
+                lines = self.cluster.lines(f"{PODS}/{pod['metadata']['name']}/log", query)
+                yield b"\n".join(lines).decode(errors="replace")

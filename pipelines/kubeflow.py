@@ -14,6 +14,8 @@ from components.errors import TryAgainError, UserError
 from components.launch.api import NAMESPACE_FILE, in_cluster
 
 IN_CLUSTER = "http://ml-pipeline.kubeflow:8888"
+SINGLE_USER = "kubeflow"
+"""Where the pods of runs are, and Kubeflow itself, if it has one user: no object of its API says so."""
 ENDPOINT, UI_ENDPOINT, TOKEN_FILE = "KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH"
 PROJECTED = Path("/var/run/secrets/kubeflow/pipelines/token")  # where Kubeflow's notebooks have one
 
@@ -27,6 +29,7 @@ class Kubeflow:
         self.endpoint = endpoint
         self.credentials = credentials
         self.namespace = ""
+        self.pods_in = SINGLE_USER
         configuration = kfp_server_api.Configuration(host=endpoint)
         configuration.ssl_ca_cert = os.environ.get("SSL_CERT_FILE")
         if credentials:
@@ -58,7 +61,7 @@ class Kubeflow:
             warnings.simplefilter("ignore", FutureWarning)
             client = kfp.Client(
                 host=self.endpoint,
-                namespace=self.namespace or "kubeflow",  # which is its word for none
+                namespace=self.namespace or SINGLE_USER,  # which is its word for none
                 credentials=self.credentials,
                 ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),
             )
@@ -116,6 +119,7 @@ def connect(endpoint: str, namespace: str, token_file: Path | None) -> Kubeflow:
         kubeflow.namespace = namespace or (NAMESPACE_FILE.read_text().strip() if in_cluster() else "")
         if not kubeflow.namespace:
             raise UserError(f"several users share {endpoint}: give --namespace, your profile's")
+    kubeflow.pods_in = kubeflow.namespace or namespace or SINGLE_USER
     return kubeflow
 
 

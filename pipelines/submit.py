@@ -47,7 +47,8 @@ def main(
 
     Args:
         endpoint: Kubeflow Pipelines' API. Default: KF_PIPELINES_ENDPOINT, or the cluster's own where this runs in a pod.
-        namespace: Where several users share Kubeflow: your profile's. Default: the pod's.
+        namespace: Where several users share Kubeflow: your profile's. Default: the pod's. Else where Kubeflow has the pods of
+            runs, if that is not kubeflow.
         experiment_name: Kubeflow experiment, made if there is none. Default: the pipeline's name.
         run_name: Default: the pipeline, its task and the time.
         service_account: Kubernetes service account that the run's pods have. Default: Kubeflow's.
@@ -61,6 +62,9 @@ def main(
     if asked is None:
         return
     name, given = asked
+    train_image = given.pop(
+        "train_image", train_image
+    )  # after the pipeline's name it is the pipeline's own, and means the same
     arguments = arguments_of(PIPELINES[name], given)
     run_name = run_name or "-".join([name, *filter(None, [given.get("task")]), time.strftime("%Y%m%d-%H%M%S")])
     images = {"image": image, "train_image": train_image}

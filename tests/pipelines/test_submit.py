@@ -260,26 +260,91 @@ def test_it_ends_as_the_stage_that_failed(
     assert type(raised.value) is error
 
 
+@pytest.mark.parametrize(
+    ("given", "multi_user", "namespace"),
+    [((), False, "kubeflow"), (("--namespace", "ml"), False, "ml"), (("--namespace", "team-b"), True, "team-b")],
+    ids=["one user", "one user, elsewhere", "many users"],
+)
 def test_what_kubeflow_does_not_say_the_log_of_the_failed_pod_does(
-    kubeflow: Kubeflow, submit: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: tuple[str, ...],
+    multi_user: bool,
+    namespace: str,
+    kubeflow: Kubeflow,
+    submit: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Its pods are not in the namespace that the kubeconfig names: team-a."""
     cluster = Cluster(tmp_path)
-    pods = "/api/v1/namespaces/team-a/pods"
+    pods = f"/api/v1/namespaces/{namespace}/pods"
     made = {"metadata": {"name": "adapt-x1-train", "creationTimestamp": "2026-11-20T10:00:00Z"}}
     cluster.answers["GET", pods] = (200, {"items": [made]})
     log = "train: 4 ranks\nerror: s3://glue does not answer\nF1120 main.go:61] failed to execute component: exit status 75\n"
     monkeypatch.setattr(cluster, "of_pod", lambda method, name: (200, log))
     monkeypatch.setenv("KUBECONFIG", str(cluster.config))
+    kubeflow.multi_user = multi_user
     kubeflow.course = looks(("FAILED", [task("train", "FAILED", 2)]))
     with cluster.running(), pytest.raises(TryAgainError, match=r"^train: s3://glue does not answer: see http"):
-        submit(*ADAPT, "--wait")
+        submit(*ADAPT, "--wait", *given)
     assert ("GET", pods, "labelSelector=pipeline%2Frunid%3Dr0&fieldSelector=status.phase%3DFailed") in cluster.asked
 
 
-def test_a_terminated_run_is_not_taken_for_done(kubeflow: Kubeflow, submit: Callable[..., None]) -> None:
-    kubeflow.course = looks(("CANCELING", []), ("CANCELED", [task("train", "CANCELED", 1)]))
-    with pytest.raises(FailedError, match="the run was terminated"):
+def test_a_pod_whose_image_cannot_be_pulled_is_told_once_while_kubeflow_says_that_it_runs(
+    kubeflow: Kubeflow,
+    submit: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cluster = Cluster(tmp_path)
+    waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "r/x:1"'}
+    status = {"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": waiting}}]}
+    cluster.answers["GET", "/api/v1/namespaces/kubeflow/pods"] = (
+        200,
+        {"items": [{"metadata": {"name": "p"}, "status": status}]},
+    )
+    monkeypatch.setenv("KUBECONFIG", str(cluster.config))
+    running = ("RUNNING", [task("train", "RUNNING")])
+    kubeflow.course = looks(running, running, running, ("SUCCEEDED", [task("train", "SUCCEEDED", 3)]))
+    with cluster.running():
         submit(*ADAPT, "--wait")
+    said = capsys.readouterr().out
+    assert said.count('p cannot start: ImagePullBackOff: Back-off pulling image "r/x:1"') == 1
+
+
+@pytest.mark.parametrize("end", ["CANCELED", "FAILED"])
+def test_a_terminated_run_is_not_taken_for_done_or_failed(end: str, kubeflow: Kubeflow, submit: Callable[..., None]) -> None:
+    kubeflow.course = looks(("CANCELING", []), (end, [task("train", "CANCELED", 1), task("evaluate", "PENDING")]))
+    kubeflow.course[-1]["state_history"] = [{"state": "RUNNING"}, {"state": "CANCELING"}, {"state": end}]
+    with pytest.raises(FailedError, match="the run was terminated: see http"):
+        submit(*ADAPT, "--wait")
+
+
+def test_what_never_began_is_not_pending_at_the_end(
+    kubeflow: Kubeflow, submit: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kubeflow.course = looks(("FAILED", [task("train", "FAILED", 1), task("evaluate", "PENDING")]))
+    with pytest.raises(FailedError):
+        submit(*ADAPT, "--wait")
+    assert "evaluate     not run\n" in capsys.readouterr().out
+
+
+def test_an_image_means_the_same_before_the_pipelines_name_and_after_it(
+    kubeflow: Kubeflow, build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = []
+
+    def compiled(name: str, folder: Path, **settings: Any) -> tuple[Path, dict[str, Any]]:
+        images.append((settings["image"], settings["train_image"]))
+        return build / f"{name}.yaml", spec_of(build, name)
+
+    monkeypatch.setattr("pipelines.submit.compiled", compiled)
+    own = ["--image", "r/stage:1", "--train-image", "r/train:1"]
+    for arguments in ([*own, *ADAPT], [*ADAPT, *own]):
+        app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    assert images == [("r/stage:1", "r/train:1")] * 2
+    first, second = (run["runtime_config"]["parameters"] for run in kubeflow.runs)
+    assert first == second
 
 
 def test_interrupting_the_wait_leaves_the_run_alone(kubeflow: Kubeflow) -> None:
