@@ -130,4 +130,14 @@ def test_a_jobs_pods_reach_outside_only_where_there_is_an_outside() -> None:
         blocks = [peer["ipBlock"]["cidr"] for rule in policy["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
         outside = [block for block in blocks if not ipaddress.ip_network(block).is_private]
         assert outside == ([] if overlay == "overlays/air-gapped" else ["0.0.0.0/0", "::/0"])
-        assert len(blocks) == len(outside) + 4
+        inside = [block for block in blocks if block not in outside]
+        nodes = [block for block in inside if ipaddress.ip_network(block).is_link_local]
+        assert len(inside) == len(nodes) + 5
+        assert "169.254.169.254/32" in nodes  # no cloud's word for who a pod is, and no names from the node itself, without
+
+
+@pytest.mark.parametrize("root", [it for it in ROOTS if it != "operator"])
+def test_all_that_is_ours_bears_our_name(root: str) -> None:
+    """Kubeflow Pipelines has a seaweedfs of its own: whoever is applied second would break the other."""
+    needs_kubectl()
+    assert [it["metadata"]["name"] for it in rendered(root) if not it["metadata"]["name"].startswith("adapt")] == []
