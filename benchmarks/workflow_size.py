@@ -181,12 +181,23 @@ def _patch(task: Any, component: Any, container: Any, kubernetes: Any, examples:
         "args": [*launcher, "--", *command],
         "env": [*container.get("env", []), *by_path, *by_key],
         "volumeMounts": [{"name": name, "mountPath": path} for _, name, path in mounted],
-        "resources": {},
+        "resources": _resources(container.get("resources", {})),
     }
     return {
         "containers": [main],
         "volumes": [{"name": name, kind: {"name": name, "optional": True}} for kind, name, _ in mounted],
     }
+
+
+def _resources(asked: Any) -> dict[str, dict[str, str]]:
+    sides = {
+        side.lower() + "s": {kind.lower(): asked[f"resource{kind}{side}"] for kind in ("Cpu", "Memory")}
+        for side in ("Limit", "Request")
+        if asked
+    }
+    if accelerator := asked.get("accelerator"):
+        sides["limits"][accelerator["resourceType"]] = accelerator["resourceCount"]
+    return sides
 
 
 def _bytes(*parts: Any) -> int:

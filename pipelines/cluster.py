@@ -5,6 +5,7 @@ namespace, pods that Pod Security `restricted` lets in, another try for training
 import ast
 import functools
 import inspect
+import typing
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -63,7 +64,7 @@ def set_pull_secrets(spec: PipelineSpec, names: Sequence[str]) -> None:
 
 
 START = (
-    'p=$(mktemp -d)/step.py; printf "%s" "$0" >$p; _KFP_RUNTIME=true exec python3 -m kfp.dsl.executor_main '
+    'p=$(mktemp -d)/step.py; printf %s "$0" >$p; _KFP_RUNTIME=true exec python3 -m kfp.dsl.executor_main '
     '--component_module_path $p "$@"'
 )
 """kfp's own script in fewer words; and its shell gives way to Python, which so gets the signal when the step is stopped."""
@@ -81,15 +82,21 @@ def slim(spec: PipelineSpec) -> None:
     for executor in spec.deployment_spec["executors"].values():
         *_, source = command = executor["container"]["command"]
         command[2] = START
-        command[3] = _without_docstring(source)
+        command[3] = _shortened(source)
 
 
-def _without_docstring(source: str) -> str:
-    """A component's function as KFP hands it to its pod, with the same statements and nothing else."""
+def _shortened(source: str) -> str:
+    """A component's function as KFP hands it to its pod, without its docstring and the imports that it makes no use of."""
     module = ast.parse(source)
     (function,) = (node for node in module.body if isinstance(node, ast.FunctionDef))
     if ast.get_docstring(function):
         del function.body[0]
+    used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    offered = {"kfp": {"dsl"}, "kfp.dsl": set(dir(dsl)), "typing": set(typing.__all__)}
+    module.body = [node for node in module.body if not isinstance(node, ast.Import) or used & {it.name for it in node.names}]
+    module.body = [
+        node for node in module.body if not isinstance(node, ast.ImportFrom) or used & offered.get(node.module or "", used)
+    ]
     return ast.unparse(module)
 
 
@@ -127,4 +134,8 @@ def _settings(image_pull_secrets: Sequence[str]) -> dict[str, Any]:
     kubernetes.add_pod_annotation(task, *NO_SIDECAR)
     if image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(image_pull_secrets))
-    return task.platform_config["kubernetes"]
+    settings: dict[str, Any] = task.platform_config["kubernetes"]
+    for mounted in (*settings["configMapAsVolume"], *settings["secretAsVolume"]):
+        for name in [name for name in mounted if name.endswith("NameParameter")]:
+            del mounted[name]  # the name once more, as a parameter could give it: Kubeflow would keep both of each step, twice
+    return settings

@@ -27,6 +27,7 @@ from components.tokenize.component import tokenize
 from components.train.component import train
 from pipelines.cluster import for_cluster, platform_of, set_default, set_images, set_pull_secrets, set_retries, slim
 from pipelines.doctor import doctor
+from pipelines.resources import asked, set_resources
 from pipelines.table import PIPELINES
 
 COMPONENTS = (
@@ -43,6 +44,7 @@ def compile_all(
     image: str = IMAGE,
     train_image: str = TRAIN_IMAGE,
     image_pull_secrets: Sequence[str] = (),
+    resources: Sequence[str] = (),
 ) -> list[Path]:
     """Compile the pipelines and their components.
 
@@ -51,6 +53,7 @@ def compile_all(
         image: What resolve, tokenize, suite and clean_up run in, as REPOSITORY@sha256:DIGEST.
         train_image: What train, evaluate, register, promote and the training job's pods run in, likewise.
         image_pull_secrets: Names of the Secrets, in the namespace of the runs, that the images are pulled with.
+        resources: What a step asks for in place of the default, as evaluate.memory_limit=8Gi or evaluate.gpus=1.
     """
     images = {IMAGE: image, TRAIN_IMAGE: train_image}
     check_images(*images.values())
@@ -59,17 +62,17 @@ def compile_all(
     for name, component in named.items():
         path = output_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        spec, platform = compiled(component, images, image_pull_secrets)
+        spec, platform = compiled(component, images, image_pull_secrets, resources)
         write_pipeline_spec_to_file(spec, component.description, platform, str(path))
         print(path)
     return [output_dir / name for name in named]
 
 
 def compiled(
-    component: BaseComponent, images: Mapping[str, str], image_pull_secrets: Sequence[str] = ()
+    component: BaseComponent, images: Mapping[str, str], image_pull_secrets: Sequence[str] = (), resources: Sequence[str] = ()
 ) -> tuple[PipelineSpec, PlatformSpec]:
     """What is compiled of a pipeline or component, which stays as it is. A component alone has no more than its image."""
-    spec = PipelineSpec()
+    spec, of_steps = PipelineSpec(), asked(resources)
     if not isinstance(component, GraphComponent):
         spec.CopyFrom(component.pipeline_spec)
         set_images(spec, images)
@@ -80,6 +83,7 @@ def compiled(
     set_default(spec, "train_image", images[TRAIN_IMAGE])  # the doctor's
     set_pull_secrets(spec, image_pull_secrets)
     set_retries(spec, "train")
+    set_resources(spec, of_steps)
     slim(spec)
     return spec, platform_of(spec, image_pull_secrets)
 

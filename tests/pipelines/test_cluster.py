@@ -17,6 +17,7 @@ from components.image import IMAGE, SETTINGS_DIR, TRAIN_IMAGE
 from components.launch.namespace import CERTIFICATES, CERTIFICATES_DIR, CONFIG, MLFLOW, MOUNTS, S3
 from pipelines.adapt import adapt
 from pipelines.compile import check_images, compile_all
+from pipelines.resources import asked
 from pipelines.suite import suite
 
 OURS = {
@@ -165,6 +166,37 @@ def test_only_training_is_tried_again(build: Path, name: str) -> None:
     again = {task: given["retryPolicy"] for task, given in tasks(spec) if "retryPolicy" in given}
     assert set(again) == {"train"}
     assert again["train"]["maxRetryCount"] == 2
+
+
+@pytest.mark.parametrize("name", ["adapt", "adapt-in-parts", "suite", "doctor"])
+def test_every_step_says_what_it_takes(build: Path, name: str) -> None:
+    spec, _ = documents(build, name)
+    for executor in spec["deploymentSpec"]["executors"].values():
+        assert set(executor["container"]["resources"]) == {
+            f"resource{kind}{side}" for kind in ("Cpu", "Memory") for side in ("Request", "Limit")
+        }
+    handed_on = spec["components"].get("comp-train", {}).get("taskConfigPassthroughs", [])
+    assert "RESOURCES" not in {it["field"] for it in handed_on}  # Kubeflow would take the step's away, and limit the ranks
+
+
+def test_who_compiles_says_what_a_step_takes(tmp_path: Path) -> None:
+    compile_all(output_dir=tmp_path, resources=["evaluate.memory_limit=16Gi", "evaluate.gpus=1"])
+    spec, _ = documents(tmp_path, "suite")
+    executors = spec["deploymentSpec"]["executors"]
+    changed = executors["exec-evaluate"]["container"]["resources"]
+    assert changed["resourceMemoryLimit"] == "16Gi"
+    assert changed["accelerator"] == {"resourceType": "nvidia.com/gpu", "resourceCount": "1"}
+    assert "accelerator" not in executors["exec-register"]["container"]["resources"]
+    alone = yaml.safe_load((tmp_path / "components" / "train.yaml").read_text())
+    assert "resources" not in alone["deploymentSpec"]["executors"]["exec-train"]["container"]
+
+
+@pytest.mark.parametrize(
+    "change", ["evaluate=1", "evaluat.gpus=1", "evaluate.disk=1Gi", "evaluate.gpus=0.5", "train.cpu_limit=x"]
+)
+def test_what_no_step_can_take_is_refused(change: str) -> None:
+    with pytest.raises(UserError, match="--resources"):
+        asked([change])
 
 
 def test_what_runs_here_has_none_of_it() -> None:
