@@ -320,8 +320,8 @@ priority_class: str = ""
 image_pull_secrets: list[str] = []
 """Names of the secrets to pull the image with."""
 
-training_runtime: str = "torch-distributed"
-"""Training runtime that a trainjob refers to."""
+training_runtime: str = "adapt-torch"
+"""What a trainjob refers to: adapt-torch, the TrainingRuntime of k8s/components/trainer, or a ClusterTrainingRuntime."""
 
 train_image: str = ""
 """Image of the training job's pods; empty takes the one that goes with this code."""

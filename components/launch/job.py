@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from components.errors import UserError
@@ -25,6 +25,9 @@ DIGEST = "adapt.pipeline/digest"
 POD_NAME: dict[JobKind, str] = {"pytorchjob": "{}-worker-{}", "trainjob": "{}-node-0-{}-abcde"}
 """How operators name pods after their job: JobSet's also bear the replicated job's index, and five letters of their own."""
 LONGEST_POD_NAME = 63
+RUNTIME = "adapt-torch"
+"""The TrainingRuntime of k8s/components/trainer: what pods of TrainJobs have in common. Others are the cluster's own."""
+SHARED_MEMORY = "1Gi"
 QUANTITY = re.compile(r"^\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?$")
 
 
@@ -48,14 +51,14 @@ class Job:
     num_gpus: int = 0
     cpu: str = ""
     memory: str = ""
-    shared_memory: str = "1Gi"
+    shared_memory: str = SHARED_MEMORY
     queue: str = ""
     priority_class: str = ""
     image_pull_secrets: Sequence[str] = ()
     meet_seconds: int = 900
     max_restarts: int = 3
     ttl_seconds: int = 86400
-    runtime: str = "torch-distributed"
+    runtime: str = RUNTIME
     env: Sequence[Object] = ()
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: Sequence[Object] = ()
@@ -138,11 +141,9 @@ def _trainjob(job: Job) -> Object:
         raise UserError("priority_class needs launcher=pytorchjob: for a TrainJob set it in the runtime, or use a queue")
     pod = _pod(job)
     (container,) = pod.pop("containers")
-    patch = {key: pod[key] for key in PATCHABLE if pod.get(key)}
-    patch["containers"] = [{"name": "node", **{key: container[key] for key in ("securityContext", "volumeMounts")}}]
-    template = {"metadata": _pod_metadata(job), "spec": patch}
-    spec = {
-        "runtimeRef": {"name": job.runtime},
+    is_ours = job.runtime == RUNTIME
+    spec: Object = {
+        "runtimeRef": {"name": job.runtime, "kind": "TrainingRuntime" if is_ours else "ClusterTrainingRuntime"},
         "trainer": {
             "image": job.image,
             "command": list(job.command),
@@ -151,28 +152,25 @@ def _trainjob(job: Job) -> Object:
             "resourcesPerNode": container["resources"],
             "env": container["env"],
         },
-        "runtimePatches": [
-            {
-                "manager": "adapt.pipeline/launcher",
-                "trainingRuntimeSpec": {
-                    "template": {"spec": {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}}
-                },
-            }
-        ],
     }
+    # Kueue writes a TrainJob again, with the fields that it knows: what need not be in there had better not.
+    usual = _pod(replace(job, shared_memory=SHARED_MEMORY, volumes=(), volume_mounts=()))
+    same = is_ours and pod["volumes"] == usual["volumes"]
+    patch = {key: pod[key] for key in (*CHOSEN, *(() if is_ours else LASTING), *(() if same else ("volumes",))) if pod.get(key)}
+    if not same:
+        lasting = {} if is_ours else {"securityContext": container["securityContext"]}
+        patch["containers"] = [{"name": "node", **lasting, "volumeMounts": container["volumeMounts"]}]
+    template = ({} if is_ours else {"metadata": _pod_metadata(job)}) | ({"spec": patch} if patch else {})
+    if template:
+        jobs = [{"name": "node", "template": {"spec": {"template": template}}}]
+        runtime = {"trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}}}
+        spec["runtimePatches"] = [{"manager": "adapt.pipeline/launcher", **runtime}]
     return {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": _metadata(job), "spec": spec}
 
 
-PATCHABLE = (
-    "affinity",
-    "imagePullSecrets",
-    "nodeSelector",
-    "securityContext",
-    "terminationGracePeriodSeconds",
-    "tolerations",
-    "volumes",
-)
-"""What of a pod's spec a TrainJob may set beside its runtime."""
+CHOSEN = ("affinity", "imagePullSecrets", "nodeSelector", "tolerations")
+LASTING = ("securityContext", "terminationGracePeriodSeconds")
+"""What of a pod's spec a run may choose, and what all of them have: a TrainJob says it where its runtime does not."""
 
 
 NAME_OF = {"configMap": "name", "secret": "secretName"}

@@ -43,7 +43,8 @@ def test_what_is_written_is_valid_before_kustomize_too() -> None:
         it["kind"] for it in documents
     }
     for document in documents:
-        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+        if document["kind"] != "TrainingRuntime":  # which tests/launch holds to its CRD
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
 
 
 def test_a_mistake_is_found_by_the_schemas() -> None:
@@ -74,7 +75,7 @@ def test_no_manifest_has_a_secret_or_a_tag_that_moves() -> None:
 
 def test_every_pod_of_ours_is_let_in_by_restricted() -> None:
     pods = [pod for document in written() for pod in pod_specs(document)]
-    assert len(pods) == 3
+    assert len(pods) == 4
     for pod in pods:
         assert not_restricted(pod) == []
         assert pod["automountServiceAccountToken"] is False

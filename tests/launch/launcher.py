@@ -39,7 +39,7 @@ PLACEMENT: dict[str, Any] = {
     "queue": "",
     "priority_class": "",
     "image_pull_secrets": [],
-    "training_runtime": "torch-distributed",
+    "training_runtime": "adapt-torch",
     "train_image": "",
     "job_storage": "",
     "start_timeout_minutes": 1.0,

@@ -11,13 +11,19 @@ import kubernetes_validate
 import pytest
 import yaml
 from manifests import not_restricted
+from support import ROOT
 
 from components.errors import UserError
-from components.launch.job import DIGEST, RUN_LABEL, STAGE_LABEL, Job, job_name, label_value, manifest
+from components.launch.job import DIGEST, RUN_LABEL, RUNTIME, STAGE_LABEL, Job, job_name, label_value, manifest
 from components.parameters import JobKind
 
 CRDS = Path(__file__).parent / "crds"
-FILES = {"pytorchjob": "kubeflow.org_pytorchjobs.yaml.xz", "trainjob": "trainer.kubeflow.org_trainjobs.yaml.xz"}
+FILES = {
+    "pytorchjob": "kubeflow.org_pytorchjobs.yaml.xz",
+    "trainjob": "trainer.kubeflow.org_trainjobs.yaml.xz",
+    "runtime": "trainer.kubeflow.org_trainingruntimes.yaml.xz",
+}
+RUNTIME_FILE = ROOT / "k8s" / "components" / "trainer" / "runtime.yaml"
 SECRET = "do-not-show-me"
 
 
@@ -46,7 +52,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @functools.cache
-def crd_schema(kind: JobKind) -> dict[str, Any]:
+def crd_schema(kind: str) -> dict[str, Any]:
     """What the API server holds a job to, with fieldValidation=Strict."""
     text = lzma.decompress((CRDS / FILES[kind]).read_bytes())
     (version,) = yaml.load(text, Loader=yaml.CSafeLoader)["spec"]["versions"]
@@ -152,12 +158,67 @@ def volumes_and_mounts(body: dict[str, Any], kind: JobKind) -> tuple[list[dict[s
     return spec["volumes"], container["volumeMounts"]
 
 
+def runtime_template() -> dict[str, Any]:
+    """Of the pods, in the TrainingRuntime of k8s/components/trainer."""
+    (replicated,) = yaml.safe_load(RUNTIME_FILE.read_text())["spec"]["template"]["spec"]["replicatedJobs"]
+    template: dict[str, Any] = replicated["template"]["spec"]["template"]
+    return template
+
+
 def patched_pod(body: dict[str, Any]) -> dict[str, Any]:
-    """What a TrainJob says of its pods beside its runtime."""
-    (patch,) = body["spec"]["runtimePatches"]
-    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
-    spec: dict[str, Any] = replicated["template"]["spec"]["template"]["spec"]
+    """A TrainJob's pods, as far as the runtime and the patches on it say."""
+    spec = runtime_template()["spec"] if body["spec"]["runtimeRef"]["name"] == RUNTIME else {"containers": [{}]}
+    for patch in body["spec"].get("runtimePatches", []):
+        (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+        patched = replicated["template"]["spec"]["template"]["spec"]
+        containers = [spec["containers"][0] | patched.get("containers", [{}])[0]]
+        spec = spec | patched | {"containers": containers}
     return spec
+
+
+def test_the_runtime_is_valid_by_its_crd() -> None:
+    jsonschema.validate(yaml.safe_load(RUNTIME_FILE.read_text()), crd_schema("runtime"))
+
+
+def test_pods_of_a_trainjob_are_those_of_a_pytorchjob() -> None:
+    """But for what each kind says at another place."""
+    template, pods = pod_template(manifest(job(), "pytorchjob")), runtime_template()
+    (own,), (theirs,) = template["spec"].pop("containers"), pods["spec"].pop("containers")
+    assert pods["spec"] == template["spec"]
+    elsewhere = {"name", "image", "command", "env", "resources"}
+    assert {key: it for key, it in theirs.items() if key not in elsewhere} == {
+        key: it for key, it in own.items() if key not in elsewhere
+    }
+    assert pods["metadata"]["annotations"] == template["metadata"]["annotations"]
+    assert pods["metadata"]["labels"].items() <= manifest_labels().items()
+
+
+def manifest_labels() -> dict[str, str]:
+    """As the launcher labels pods of a training."""
+    given = {"app.kubernetes.io/name": "adapt", STAGE_LABEL: "train"}
+    labels: dict[str, str] = pod_template(manifest(job(labels=given), "pytorchjob"))["metadata"]["labels"]
+    return labels
+
+
+def test_a_trainjob_says_no_more_of_its_pods_than_was_asked_for() -> None:
+    """Kueue writes it again, with the fields that it knows, and what it drops JobSet takes for a change."""
+    assert "runtimePatches" not in manifest(job(), "trainjob")["spec"]
+    of_the_step = [{"name": "adapt-s3", "mountPath": "/etc/adapt/s3"}]  # which every compiled step mounts
+    assert "runtimePatches" not in manifest(job(volume_mounts=of_the_step), "trainjob")["spec"]
+    (patch,) = manifest(job(node_selector={"gpu": "h100"}), "trainjob")["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert replicated["template"]["spec"]["template"] == {"spec": {"nodeSelector": {"gpu": "h100"}}}
+    (shm, *_) = patched_pod(manifest(job(shared_memory="8Gi"), "trainjob"))["volumes"]
+    assert shm["emptyDir"]["sizeLimit"] == "8Gi"
+
+
+def test_a_runtime_of_the_cluster_is_told_all_of_it() -> None:
+    body = manifest(job(runtime="torch-distributed"), "trainjob")
+    assert body["spec"]["runtimeRef"] == {"name": "torch-distributed", "kind": "ClusterTrainingRuntime"}
+    spec = patched_pod(body)
+    assert spec["terminationGracePeriodSeconds"] == runtime_template()["spec"]["terminationGracePeriodSeconds"]
+    assert spec["securityContext"] == runtime_template()["spec"]["securityContext"]
+    assert spec["volumes"] == runtime_template()["spec"]["volumes"]
 
 
 @pytest.mark.parametrize("kind", ["pytorchjob", "trainjob"])
