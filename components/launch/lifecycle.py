@@ -198,6 +198,13 @@ def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_di
         if verdict.run and not verdict.run.message and (line := logs.last_line(verdict.run)):
             verdict = replace(verdict, cause=f"{verdict.cause}: {line}")
         return Ran(verdict, list(state.runs.values()), clock.up is not None)
+    except (SystemExit, KeyboardInterrupt):
+        delete(api, kind, name, uid)
+        logs.say("deleted, since the step that launched it was stopped")
+        until = time.monotonic() + 3 * limits.settle  # for what the ranks say as they end
+        while time.monotonic() < until and logs.goes_on():
+            _hear(news, api.patience.pause)
+        raise
     finally:
         stopped.set()
 

@@ -130,9 +130,10 @@ def _ending(name: str, levels: Sequence[Run] = ()) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException:
-        with in_haste(f"that {name} failed"):
-            mlflow.end_run("FAILED")
+    except BaseException as error:
+        was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        with in_haste(f"that {name} {'was stopped' if was_stopped else 'failed'}"):
+            mlflow.end_run("KILLED" if was_stopped else "FAILED")
             tree.settle(mlflow.MlflowClient(), levels)
         raise
     mlflow.end_run()

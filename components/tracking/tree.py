@@ -89,7 +89,8 @@ def below(client: mlflow.MlflowClient, run: Run) -> list[Run]:
 def status_of(runs: Sequence[Run]) -> str:
     """What the runs below another say of it, whichever of them came last.
 
-    FAILED: one has failed, and none of its name has begun since. RUNNING: one runs, or the last is still to come. FINISHED.
+    FAILED, KILLED: one has failed, or was stopped, and none of its name has begun since. RUNNING: one runs, or the last is
+    still to come. FINISHED.
     """
     ordered = sorted(runs, key=lambda run: run.info.start_time)
     standing = [
@@ -102,8 +103,9 @@ def status_of(runs: Sequence[Run]) -> str:
         )
     ]
     statuses = {run.info.status for run in standing}
-    if statuses & {"FAILED", "KILLED"}:
-        return "FAILED"
+    for end in ("FAILED", "KILLED"):
+        if end in statuses:
+            return end
     is_over = statuses <= {"FINISHED"} and any(LAST in run.data.tags for run in standing)
     return "FINISHED" if is_over else "RUNNING"
 

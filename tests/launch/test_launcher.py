@@ -95,6 +95,8 @@ def test_a_launcher_that_is_stopped_takes_the_job_along(scenario: Scenario, tmp_
             run_once(api_of(cluster), job(scenario.ranks), "pytorchjob", limits_of(scenario), tmp_path, absent)
         time.sleep(1 / SPEED)  # the pods hear of it a moment later
         assert cluster.left_behind() == []
+    assert "deleted, since the step that launched it was stopped" in (tmp_path / "job.log").read_text()
+    assert "got SIGTERM" in (tmp_path / "master-0.1.log").read_text()  # the tail is there
 
 
 @pytest.mark.parametrize("scenario", [it for it in SCENARIOS if it.outcome == "carries_on"], ids=name_of)

@@ -96,6 +96,14 @@ def test_a_failed_stage_fails_the_pipeline_run() -> None:
     assert {name: run.info.status for name, run in runs_of("p2").items()} == {"p2": "FAILED", "train": "FAILED"}
 
 
+@pytest.mark.parametrize("stop", [SystemExit(143), KeyboardInterrupt()], ids=["SIGTERM", "Ctrl-C"])
+def test_a_stage_that_is_stopped_ends_its_run_and_that_above_it_as_killed(stop: BaseException) -> None:
+    own = f"stopped-{type(stop).__name__}"
+    with pytest.raises(type(stop)), stage_of("train", own):
+        raise stop
+    assert {name: run.info.status for name, run in runs_of(own).items()} == {own: "KILLED", "train": "KILLED"}
+
+
 def test_a_run_that_kubeflow_opened_is_used_and_not_overwritten(
     monkeypatch: pytest.MonkeyPatch, tokenized: Callable[[str], Path]
 ) -> None:

@@ -158,7 +158,9 @@ REGISTERED = run("register", "FINISHED", 9, 10, last="true")
         ([KILLED_SILENTLY, AFTER, REGISTERED], "FINISHED"),
         ([FAILED, run("train", "RUNNING", 6, None)], "RUNNING"),
         ([FAILED, run("evaluate", "RUNNING", 6, None)], "FAILED"),
-        ([run("train", "KILLED", 1, 2), REGISTERED], "FAILED"),
+        ([run("train", "KILLED", 1, 2), REGISTERED], "KILLED"),
+        ([run("train", "KILLED", 1, 2), run("train", "RUNNING", 6, None)], "RUNNING"),
+        ([run("train", "KILLED", 1, 2), run("evaluate", "FAILED", 1, 2)], "FAILED"),
         ([run("train", "FINISHED", 1, 1), run("train", "FINISHED", 1, 1), REGISTERED], "FINISHED"),
     ],
 )
