@@ -75,9 +75,8 @@ def workflow_size(*, build_dir: Path | None = None, output_dir: Path = Path("bui
             print(f"  {step:55} {size / 1000:7.1f} KB")
         print(f"  {'steps':55} {of_steps(weights) / 1000:7.1f} KB\n  {'all':55} {sum(weights.values()) / 1000:7.1f} KB")
     adapt, iteration = sum(sizes["adapt"].values()), iteration_of(sizes["suite"])
-    each, rest = sum(iteration.values()), sum(sizes["suite"].values()) - sum(iteration.values())
     share = BEFORE / BEFORE_COUNTED
-    runs = int((LIMIT / share - rest) / each)
+    runs = runs_below_limit(sizes["suite"])
     print(f"adapt: {adapt / 1000:.0f} KB, {adapt / BEFORE_COUNTED:.2f} of what it was, {adapt * share / 1000:.0f} KB to expect")
     print(f"suite: {of_steps(iteration) / 1000:.0f} KB of steps a run; {runs} runs to expect below 1 MiB")
     save(
@@ -135,6 +134,12 @@ def _tasks(spec: Mapping[str, Any], part: Mapping[str, Any], where: str) -> Iter
         place = f"{where}{name}" if "executorLabel" in component else f"{where}{name}/"
         yield place, task, component
         yield from _tasks(spec, component, place)
+
+
+def runs_below_limit(sizes: Mapping[str, int]) -> int:
+    """How many iterations of a suite to expect in a Workflow that Kubeflow can still tell of."""
+    each = sum(iteration_of(sizes).values())
+    return int((LIMIT * BEFORE_COUNTED / BEFORE - (sum(sizes.values()) - each)) / each)
 
 
 def _patch(task: Any, component: Any, container: Any, kubernetes: Any, examples: Mapping[str, str]) -> dict[str, Any]:

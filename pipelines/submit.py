@@ -20,11 +20,15 @@ import yaml
 from components import parameters
 from components.errors import UserError
 from components.image import IMAGE, TRAIN_IMAGE
+from components.suite.stage import check_fits
 from pipelines import command
 from pipelines.command import arguments_of, command_line, parsed
 from pipelines.follow import follow
 from pipelines.kubeflow import connect
 from pipelines.table import PIPELINES
+
+TOO_LONG = 60_000
+"""Characters. Seen on Kubeflow 2.17: with so many it fails without a word; 12,000 work."""
 
 app = command_line("python -m pipelines.submit", __doc__, PIPELINES)
 
@@ -116,7 +120,8 @@ def check(request: Request) -> None:
     """Refuse now what a stage would refuse when it has a pod.
 
     Raises:
-        UserError: a parameter that the compiled pipeline does not take or needs and is not given; or one of another type.
+        UserError: a parameter that the compiled pipeline does not take or needs and is not given; one of another type, or
+            too long; or a suite of more runs than fit.
     """
     inputs = request.spec["root"]["inputDefinitions"]["parameters"]
     if unknown := [name for name in request.parameters if name not in inputs]:
@@ -125,6 +130,10 @@ def check(request: Request) -> None:
         raise UserError(f"the compiled pipeline needs {', '.join(lacking)}")
     for name, value in request.parameters.items():
         parameters.check(name, value)
+        if (length := len(value if isinstance(value, str) else json.dumps(value))) >= TOO_LONG:
+            raise UserError(f"{name} has {length} characters: Kubeflow takes fewer than {TOO_LONG} of a parameter")
+    if "seeds" in inputs:
+        check_fits(*(request.parameters.get(name, parameters.default(name)) for name in ("tasks", "seeds")))
 
 
 if __name__ == "__main__":

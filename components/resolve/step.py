@@ -6,6 +6,7 @@ from typing import Any
 from components import cli
 from components.artifacts.provenance import Tracking
 from components.resolve.stage import STAGES, check, every_run, pinned, texts_of
+from components.suite.stage import check_fits
 from components.tracking.steps import begun
 
 Texts = tuple[str, str, str, str, str]
@@ -21,6 +22,8 @@ def resolve_step(given: dict[str, Any], image_pull_secrets: list[str]) -> Texts:
     with begun():
         of_one, of_many = ("task", "seed"), ("tasks", "seeds")
         is_suite = bool(given["tasks"] or given["seeds"])
+        if "KFP_POD_NAME" in os.environ:  # which Kubeflow gives its pods
+            check_fits(given["tasks"], given["seeds"])
         given = {name: value for name, value in given.items() if name not in (of_one if is_suite else of_many)}
         values = {"image_pull_secrets": image_pull_secrets, **pinned(check(given))}
         if "MLFLOW_RUN_ID" not in os.environ:  # which is a run that Kubeflow has opened: so it has opened the pipeline's too

@@ -16,6 +16,9 @@ TABLE = "table.json"
 TEXT = "table.md"
 PAGE = "table.html"
 SUBMISSION = "submission.zip"
+FITS = 2
+"""Runs of one suite of which Kubeflow can still tell how they stand: its Workflow object may have 1 MiB. With twelve a run has
+died, and its pods ran on. benchmarks/workflow_size.py says how many to expect."""
 
 
 def runs(tasks: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -33,6 +36,15 @@ def runs(tasks: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
     if unknown := [task for task in tasks if task not in known]:
         raise UserError(f"tasks has '{unknown[0]}', which is no task of GLUE's table: choose from {', '.join(known)}")
     return [{"glue_task": task, "seed": seed} for task in tasks for seed in seeds]  # `task` is taken, in a KFP loop
+
+
+def check_fits(tasks: Sequence[str], seeds: Sequence[float]) -> None:
+    """UserError where Kubeflow cannot take them as one run. On a laptop there is no such limit."""
+    if (number := len(tasks) * len(seeds)) > FITS:
+        raise UserError(
+            f"tasks and seeds make {number} runs, and Kubeflow holds {FITS} of them in one: submit fewer at a time, or "
+            "adapt for each task and seed, and make the table of all evaluations with python -m components.suite"
+        )
 
 
 def run_name(task: str, seed: int) -> str:

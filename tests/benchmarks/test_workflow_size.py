@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import workflow_size
 
+from components.suite.stage import FITS
 from pipelines.compile import compile_all
 
 
@@ -27,6 +28,10 @@ def test_a_run_of_a_suite_weighs_at_most_180_kilobytes(build: Path) -> None:
     steps = {name.rpartition("/")[2] for name in iteration if not name.endswith("/")}
     assert steps == {"tokenize", "train", "evaluate", "register", "promote"}
     assert 90_000 < workflow_size.of_steps(iteration) < 180_000
+
+
+def test_as_many_runs_of_a_suite_are_let_through_as_fit(build: Path) -> None:
+    assert 1 <= FITS <= workflow_size.runs_below_limit(workflow_size.weigh(build / "suite.yaml"))
 
 
 def test_a_step_weighs_what_kubeflow_keeps_of_it(tmp_path: Path) -> None:

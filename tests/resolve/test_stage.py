@@ -247,6 +247,17 @@ def test_a_suite_of_nothing_is_refused_for_that(
     assert message in capsys.readouterr().err
 
 
+def test_on_kubeflow_a_suite_larger_than_a_workflow_is_refused_before_anything_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = {name: parameters.default(name) for name in parameters.form()} | {"task": "", "source": "sample", "model": "tiny"}
+    monkeypatch.setenv("KFP_POD_NAME", "suite-x1-system-container-impl-1")
+    with pytest.raises(SystemExit) as stopped:
+        resolve_step({**form, "tasks": ["rte", "cola", "mnli"], "seeds": [0.0]}, [])
+    assert stopped.value.code == 2
+    assert "tasks and seeds make 3 runs, and Kubeflow holds 2 of them in one" in capsys.readouterr().err
+
+
 def test_a_suites_settings_serve_all_its_tasks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What depends on a task's rows is left to the training; what of a task or a seed remains is of the first run."""
     monkeypatch.setenv("MLFLOW_RUN_ID", "opened by Kubeflow")
