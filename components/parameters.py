@@ -409,10 +409,10 @@ of_run: dict[str, Any] = {}
 """What of the settings is another in this run of a suite."""
 
 source_state: str = ""
-"""State of the source in its store, as components.resolve found it: another is refused. Empty: not known."""
+"""State of a source that is a folder or file, as components.resolve found it: another is refused. Empty: not known."""
 
 model_state: str = ""
-"""State of the model in its store, likewise."""
+"""State of the model, likewise."""
 
 source_files: Path | None = None
 """JSON file with the sha256 of each file of the source, where it is known; else all of the source is read to find it."""

@@ -63,6 +63,17 @@ def set_pull_secrets(spec: PipelineSpec, names: Sequence[str]) -> None:
             default.list_value.extend(list(names))
 
 
+def cache_digests_alone(spec: PipelineSpec) -> None:
+    """No step whose image is not named by its digest may be cached: Kubeflow's key has the name, and not what it means."""
+    executors = spec.deployment_spec["executors"]
+    for part in (spec.root, *spec.components.values()):
+        for task in part.dag.tasks.values():
+            label = spec.components[task.component_ref.name].executor_label
+            if label and "@sha256:" not in executors[label]["container"]["image"]:
+                task.ClearField("caching_options")
+                task.caching_options.SetInParent()
+
+
 START = (
     'p=$(mktemp -d)/step.py; printf %s "$0" >$p; _KFP_RUNTIME=true exec python3 -m kfp.dsl.executor_main '
     '--component_module_path $p "$@"'

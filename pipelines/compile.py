@@ -25,7 +25,16 @@ from components.suite import component as collect
 from components.tokenize import parts
 from components.tokenize.component import tokenize
 from components.train.component import train
-from pipelines.cluster import for_cluster, platform_of, set_default, set_images, set_pull_secrets, set_retries, slim
+from pipelines.cluster import (
+    cache_digests_alone,
+    for_cluster,
+    platform_of,
+    set_default,
+    set_images,
+    set_pull_secrets,
+    set_retries,
+    slim,
+)
 from pipelines.doctor import doctor
 from pipelines.resources import asked, set_resources
 from pipelines.table import PIPELINES
@@ -80,6 +89,7 @@ def compiled(
     # The doctor starts no job and has no run in MLflow.
     spec.CopyFrom(component.pipeline_spec if component is doctor else for_cluster(component).pipeline_spec)
     set_images(spec, images)
+    cache_digests_alone(spec)
     set_default(spec, "train_image", images[TRAIN_IMAGE])  # the doctor's
     set_pull_secrets(spec, image_pull_secrets)
     set_retries(spec, "train")

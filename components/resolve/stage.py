@@ -94,13 +94,13 @@ def every_run(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 def pinned(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values with names that may come to mean something else tied to what they mean now.
 
-    A model or data set of the hub to its commit, a folder in the store to its state.
+    A model or data set of the hub to its commit, a folder or file, here or in the store, to its state.
 
     Raises:
         UserError: there is none of that name.  TryAgainError: the store is away.
     """
     from components.modeling import load
-    from components.storage.transfer import state_of
+    from components.storage.state import state_of
     from components.tokenize import read
 
     model, source = (values.get(name, parameters.default(name)) for name in ("model", "source"))

@@ -54,12 +54,6 @@ def state_of(uri: str) -> str:
     return combined_digest({name: f"{file.size} {file.version}" for name, file in found.items()})
 
 
-def check_state(uri: str, state: str) -> None:
-    """UserError where what is at `uri` is no longer in the state that it was found in; '' asks nothing."""
-    if state and state_of(uri) != state:
-        raise UserError(f"{uri} has changed since this run was resolved: submit it again")
-
-
 def fetch(uri: str, target: Path) -> None:
     """What is at `uri`, a folder or a file, to `target`, which appears whole or not at all.
 

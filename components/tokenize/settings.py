@@ -9,7 +9,7 @@ from components.tasks.table import find_task
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizing:
-    """The parameters of these names.  source_state, model_state: what was found in the store."""
+    """The parameters of these names.  source_state, model_state: what was found there."""
 
     task: str
     source: str

@@ -21,7 +21,8 @@ from components.artifacts.provenance import Origin, Tracking, uri_of
 from components.errors import UserError
 from components.modeling import load
 from components.modeling.load import files_digest, load_tokenizer, model_origin, tokenizer_files
-from components.storage.transfer import check_state, local
+from components.storage.state import check_state
+from components.storage.transfer import local
 from components.tasks.table import UNLABELLED, Task
 from components.tokenize import read
 from components.tokenize.counts import Counts, name_and_add, show

@@ -22,7 +22,7 @@ from components.modeling.load import (
     pinned,
     tokenizer_digest,
 )
-from components.storage.transfer import check_state
+from components.storage.state import check_state
 from components.tasks.table import Task
 from components.train.effective import timings, took_effect
 from components.train.settings import OF_METHODS, Settled, Training, as_given, check, settle

@@ -119,6 +119,16 @@ def test_what_makes_the_same_of_the_same_may_be_cached_and_nothing_else(build: P
     assert {"train", "evaluate"} <= set(steps) - ALWAYS or name == "doctor"
 
 
+@pytest.mark.parametrize("name", ["adapt", "adapt-in-parts", "suite"])
+def test_no_step_is_cached_whose_image_may_come_to_mean_another(tmp_path: Path, name: str) -> None:
+    compile_all(output_dir=tmp_path, image=OURS[IMAGE], train_image="registry.example.com/train:1")
+    spec, _ = documents(tmp_path, name)
+    steps = {it.removeprefix("exec-") for it in spec["deploymentSpec"]["executors"]}
+    cached = {task for task, it in tasks(spec) if task in steps and "enableCache" in it["cachingOptions"]}
+    in_parts = {"plan-parts", "tokenize-part", "merge-parts"}
+    assert cached == {"adapt": {"tokenize"}, "adapt-in-parts": in_parts, "suite": {"tokenize", "runs"}}[name]
+
+
 def test_no_step_has_an_input_that_is_another_in_each_run(build: Path) -> None:
     """Kubeflow's cache would know none of them."""
     for name in ("adapt", "adapt-in-parts", "suite"):

@@ -353,6 +353,46 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"s3://{BUCKET}"
 
 
+def test_other_bytes_behind_a_local_source_are_other_settings_of_tokenizing(tmp_path: Path) -> None:
+    """By which Kubeflow's cache knows that it is not the same step."""
+
+    def rows(word: str) -> str:
+        return "text\tlabel\n" + "".join(f"{word} {row}\t1\nbad {row}\t0\n" for row in range(40))
+
+    source = tmp_path / "own.tsv"
+    source.write_text(rows("good"))
+    given = {**BASE, "source": str(source), "task": "mine", "text_columns": ["text"], "label_column": "label"}
+    first, again = (texts_of(pinned(check(given))) for _ in range(2))
+    assert first == again
+    tokenize(settings=first["tokenize"], output_dir=tmp_path / "data")
+    source.write_text(rows("evil"))  # as long as before
+    other = texts_of(pinned(check(given)))
+    assert other["tokenize"] != first["tokenize"]
+    assert {stage for stage in first if other[stage] != first[stage]} == {"tokenize"}
+    with pytest.raises(UserError, match=r"own\.tsv has changed since this run was resolved"):
+        tokenize(settings=first["tokenize"], output_dir=tmp_path / "other")
+    folder = {**given, "source": str(tmp_path / "folder")}
+    (tmp_path / "folder").mkdir()
+    states = []
+    for text in ("one", "two"):
+        (tmp_path / "folder" / "train.csv").write_text(text)
+        states.append(pinned(check(folder))["source_state"])
+        (tmp_path / "folder" / ".train.csv.partial").write_text(text)
+        assert pinned(check(folder))["source_state"] == states[-1]
+    assert len(set(states)) == 2
+
+
+def test_the_store_s_state_is_part_of_the_settings_of_tokenizing(store: str, tmp_path: Path) -> None:
+    given = {**BASE, "source": f"{store}/mine", "task": "mine", "text_columns": ["text"], "label_column": "label"}
+    told = []
+    for text in ("good", "evil"):
+        (tmp_path / "train.csv").write_text(f"text,label\n{text},1\n")
+        transfer.store(tmp_path / "train.csv", f"{store}/mine/train.csv")
+        transfer.state_of.cache_clear()  # another run is another process
+        told.append(texts_of(pinned(check(given)))["tokenize"])
+    assert told[0] != told[1]
+
+
 def test_what_is_in_a_store_is_tied_to_its_state_and_refused_in_another(store: str, tmp_path: Path) -> None:
     own = {"source": f"{store}/own.tsv", "text_columns": ["text"], "label_column": "label"}
     texts = texts_of(pinned(check({**BASE, **own, "task": "mine"})))

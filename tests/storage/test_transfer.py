@@ -28,6 +28,7 @@ from components.artifacts.provenance import is_remote, uri_of
 from components.errors import StageError, TryAgainError, UserError
 from components.storage import s3, transfer
 from components.storage.places import PIECE, Folder, S3Folder
+from components.storage.state import check_state
 
 MEGABYTE = 2**20
 
@@ -339,14 +340,14 @@ def test_a_state_that_is_no_longer_there_is_refused(uri: str, tmp_path: Path) ->
     transfer.store(tmp_path / "a.csv", f"{uri}/a.csv")
     state = transfer.state_of(uri)
     for known in (state, ""):
-        transfer.check_state(uri, known)
+        check_state(uri, known)
     forget()
-    transfer.check_state(uri, state)
+    check_state(uri, state)
     (tmp_path / "a.csv").write_text("two")
     transfer.store(tmp_path / "a.csv", f"{uri}/a.csv")
     forget()
     with pytest.raises(UserError, match=f"{uri} has changed since this run was resolved"):
-        transfer.check_state(uri, state)
+        check_state(uri, state)
     assert transfer.state_of(str(tmp_path)) == ""
 
 
