@@ -154,13 +154,8 @@ def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_di
         partial(tell, state.tell_job, lambda item: item["metadata"]["uid"] == uid),
         {uid: created},
     )
-    others: list[tuple[str, dict[str, str], Callable[[str, Object], None]]] = [
-        (PODS, {"labelSelector": f"{POD_LABEL[kind]}={name}"}, partial(tell, state.tell_pod, is_mine)),
-        *(
-            (EVENTS, {"fieldSelector": f"involvedObject.name={about}"}, partial(tell, state.tell_event, lambda item: True))
-            for about in ((name, f"{name}-node-0") if kind == "trainjob" else (name,))
-        ),
-    ]
+    pod_told, event_told = partial(tell, state.tell_pod, is_mine), partial(tell, state.tell_event, lambda item: True)
+    others = [(path, selector, pod_told if path == PODS else event_told) for path, selector in _beside(kind, name)]
     for path, selector, heard in others:
         start(path, selector, heard, {})
 
@@ -201,12 +196,17 @@ def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_di
     except (SystemExit, KeyboardInterrupt):
         delete(api, kind, name, uid)
         logs.say("deleted, since the step that launched it was stopped")
-        until = time.monotonic() + 3 * limits.settle  # for what the ranks say as they end
-        while time.monotonic() < until and logs.goes_on():
-            _hear(news, api.patience.pause)
+        logs.wait(3 * limits.settle)
         raise
     finally:
         stopped.set()
+
+
+def _beside(kind: JobKind, name: str) -> list[tuple[str, dict[str, str]]]:
+    """Where to look, and with which selector, for what there is of a job beside itself: its pods, and events about it."""
+    subjects = (name, f"{name}-node-0") if kind == "trainjob" else (name,)
+    events = [(EVENTS, {"fieldSelector": f"involvedObject.name={about}"}) for about in subjects]
+    return [(PODS, {"labelSelector": f"{POD_LABEL[kind]}={name}"}), *events]
 
 
 def delete(api: Api, kind: JobKind, name: str, uid: str) -> None:

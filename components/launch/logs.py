@@ -44,10 +44,6 @@ class Logs:
         for thread in self.threads.values():
             thread.join(max(0.0, until - time.monotonic()))
 
-    def goes_on(self) -> bool:
-        """Whether a rank may have more to say."""
-        return any(thread.is_alive() for thread in self.threads.values())
-
     def _follow(self, run: Run) -> None:
         with (self.folder / file_name(run)).open("wb") as file:
             try:
