@@ -7,9 +7,11 @@ import difflib
 import functools
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
 import cyclopts
@@ -17,6 +19,9 @@ import cyclopts
 from components import parameters
 from components.errors import UserError, exit_codes
 from components.image import take_mounted_settings
+
+URI = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")
+"""As pathlib leaves it."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Made = TypeVar("Made")
@@ -53,8 +58,23 @@ def _app(function: Callable[..., Any], name: str) -> cyclopts.App:
         result_action="return_value",
         default_parameter=cyclopts.Parameter(consume_multiple=True, negative_iterable=()),
     )
-    app.default(function)
+    app.default(_on_this_machine(function))
     return app
+
+
+def _on_this_machine(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Folders and files are: of s3://BUCKET pathlib would make s3:/BUCKET, which is one as well."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **given: Any) -> Any:
+        for name, value in given.items():
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path) and (uri := URI.match(str(path))):
+                    place = f"{uri[1]}://{uri[2]}"
+                    raise UserError(f"--{name.replace('_', '-')} is {place}: give a path on this machine")
+        return function(*args, **given)
+
+    return called
 
 
 @contextmanager

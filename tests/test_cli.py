@@ -68,3 +68,18 @@ def test_train_evaluate_and_register_refuse_what_is_no_output_of_the_stage_befor
     )
     assert "not by components.train" in refused("components.register", "--model-dir", data, "--evaluation-dir", data)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [("tokenize", "--output-dir"), ("train", "--data-dir"), ("evaluate", "--model-dir"), ("register", "--evaluation-dir")],
+)
+def test_a_place_in_a_store_is_no_folder(module: str, option: str) -> None:
+    folders = {
+        "tokenize": ["--task", "rte", "--source", "sample", "--model", "tiny", "--output-dir", "a"],
+        "train": ["--data-dir", "a", "--output-dir", "b"],
+        "evaluate": ["--model-dir", "a", "--data-dir", "b", "--output-dir", "c"],
+        "register": ["--model-dir", "a", "--evaluation-dir", "b"],
+    }[module]
+    folders[folders.index(option) + 1] = "s3://bucket/place"
+    assert f"{option} is s3://bucket/place: give a path on this machine" in refused(f"components.{module}", *folders)
