@@ -29,13 +29,15 @@ class Asked:
 
 LIGHT = Asked("100m", "2", "512Mi", "1Gi")
 DEFAULTS: Mapping[str, Asked] = {
-    **dict.fromkeys(("resolve", "runs", "suite", "clean-up", "plan-parts", "merge-parts", "doctor", "verdict", "train"), LIGHT),
+    **dict.fromkeys(("resolve", "runs", "suite", "clean-up", "plan-parts", "merge-parts", "doctor", "verdict"), LIGHT),
+    "train": Asked("100m", "8", "512Mi", "16Gi"),
     **dict.fromkeys(("tokenize", "tokenize-part"), Asked("500m", "4", "1Gi", "4Gi")),
     **dict.fromkeys(("evaluate", "register", "promote"), Asked("500m", "4", "2Gi", "4Gi")),
 }
 """Step -> about twice what it was measured to take with MiniLM (docs/cluster.md).
 
-Train's is of the step, which starts the job and waits. The ranks have parameters: cpu_per_worker, memory_per_worker.
+Train's requests are of the step that starts the job and waits; a job's ranks have cpu_per_worker and memory_per_worker. Its
+limits leave room for ranks in the step itself (launcher=torchrun).
 """
 
 
