@@ -177,7 +177,7 @@ def test_stopping_ends_every_process_and_leaves_no_half_output(tmp_path: Path, s
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("adapt")
     assert experiment is not None
-    assert {run.info.status for run in client.search_runs([experiment.experiment_id])} <= {"FAILED", "FINISHED"}
+    assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"KILLED", "FINISHED"}
 
 
 @pytest.mark.slow
