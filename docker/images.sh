@@ -27,7 +27,8 @@ for image in ${IMAGES:-stage train mlflow}; do
   push)
     mkdir -p build
     if [ "$TOOL" = docker ]; then
-      docker push "$name"
+      # shellcheck disable=SC2086
+      docker push ${PUSH_FLAGS:-} "$name"
       docker inspect --format '{{index .RepoDigests 0}}' "$name" | sed 's/.*@//' >"build/$image.digest"
     else
       # shellcheck disable=SC2086
