@@ -84,9 +84,9 @@ def exit_codes(beside: str | Path | None = None) -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def killed(who: str, signum: int) -> tuple[int, str]:
-    """Exit code and message of a process that somebody killed: most often the machine, for want of memory."""
-    return TryAgainError.exit_code, f"{who} was killed by {signal.Signals(signum).name} (a machine without memory does it)"
+def killed(who: str) -> TryAgainError:
+    """Of a process that ended by SIGKILL, which is sent from outside."""
+    return TryAgainError(f"{who} was killed by SIGKILL (a machine without memory does it)")
 
 
 def reraise(record: Path, exit_code: int = 1) -> None:
@@ -97,7 +97,7 @@ def reraise(record: Path, exit_code: int = 1) -> None:
         TryAgainError: nor can there be: the process was killed.
     """
     if exit_code == -signal.SIGKILL:
-        raise TryAgainError(killed("it", signal.SIGKILL)[1])
+        raise killed("it")
     try:
         body = json.loads(record.read_text())["message"]
         message, code = body["message"], body["extraInfo"].get("exit_code", 1)

@@ -193,7 +193,7 @@ class Pods:
         with contextlib.suppress(UserError):
             self.cluster = kubernetes.connect(namespace, kubernetes.Patience(answer=10.0))
 
-    def list(self, **query: str) -> list[dict[str, Any]]:
+    def listed(self, **query: str) -> list[dict[str, Any]]:
         """Newest first."""
         try:
             pods = self.cluster.ask("GET", PODS, query={**self.query, **query})["items"] if self.cluster else []
@@ -203,7 +203,7 @@ class Pods:
 
     def news(self) -> Iterator[str]:
         """What keeps a pod from starting, once: Kubeflow calls it running, for ever."""
-        for pod in self.list(fieldSelector="status.phase=Pending"):
+        for pod in self.listed(fieldSelector="status.phase=Pending"):
             status, name = pod.get("status", {}), pod["metadata"]["name"]
             for container in status.get("initContainerStatuses", []) + status.get("containerStatuses", []):
                 waiting = container.get("state", {}).get("waiting", {})
@@ -213,7 +213,7 @@ class Pods:
 
     def logs(self) -> Iterator[str]:
         """The last lines of those that failed: the last of several tries comes first."""
-        for pod in self.list(fieldSelector="status.phase=Failed"):
+        for pod in self.listed(fieldSelector="status.phase=Failed"):
             query = {"container": "main", "tailLines": 100}
             with contextlib.suppress(ApiError, AwayError):
                 assert self.cluster

@@ -18,7 +18,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -33,8 +32,6 @@ from components.errors import UserError
 
 FILE = "manifest.json"
 CACHE = "STAGE_CACHE"
-STORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-"""How an address such as s3://bucket/key begins; as a path it has lost a slash."""
 WRITES = {"checkpoint": "train"}
 """What is named otherwise than the stage that writes it; what follows a blank, as in "tokenize --part", says how it writes."""
 
@@ -105,10 +102,6 @@ class Artifact:
     reusable: bool = True
     aside: Mapping[str, str] = field(default_factory=dict)
     record: str = ""
-
-    def __post_init__(self) -> None:
-        if STORE.match(str(self.path)):
-            raise UserError(f"{self.path} is in a store: give --output-dir a folder of this machine, and copy what is in it")
 
     @property
     def key(self) -> dict[str, Any]:

@@ -139,8 +139,7 @@ def _trainjob(job: Job) -> Object:
         raise UserError("min_workers needs launcher=pytorchjob: a TrainJob is not elastic (Trainer 2.2 took it out)")
     if job.priority_class:
         raise UserError("priority_class needs launcher=pytorchjob: for a TrainJob set it in the runtime, or use a queue")
-    pod = _pod(job)
-    (container,) = pod.pop("containers")
+    (container,) = _pod(job)["containers"]
     is_ours = job.runtime == RUNTIME
     spec: Object = {
         "runtimeRef": {"name": job.runtime, "kind": "TrainingRuntime" if is_ours else "ClusterTrainingRuntime"},
@@ -153,24 +152,46 @@ def _trainjob(job: Job) -> Object:
             "env": container["env"],
         },
     }
-    # Kueue writes a TrainJob again, with the fields that it knows: what need not be in there had better not.
-    usual = _pod(replace(job, shared_memory=SHARED_MEMORY, volumes=(), volume_mounts=()))
-    same = is_ours and pod["volumes"] == usual["volumes"]
-    patch = {key: pod[key] for key in (*CHOSEN, *(() if is_ours else LASTING), *(() if same else ("volumes",))) if pod.get(key)}
-    if not same:
-        lasting = {} if is_ours else {"securityContext": container["securityContext"]}
-        patch["containers"] = [{"name": "node", **lasting, "volumeMounts": container["volumeMounts"]}]
-    template = ({} if is_ours else {"metadata": _pod_metadata(job)}) | ({"spec": patch} if patch else {})
-    if template:
+    patch, said = _patch(job), _patch(replace(job, **AS_IN_RUNTIME)) if is_ours else {}
+    # Kueue writes a TrainJob again, with the fields that it knows: what its runtime says had better not be in there.
+    template: Object = {"spec": {key: it for key, it in patch.items() if it != said.get(key)}}
+    if not is_ours:
+        template["metadata"] = _pod_metadata(job)
+    if template["spec"]:
         jobs = [{"name": "node", "template": {"spec": {"template": template}}}]
         runtime = {"trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}}}
         spec["runtimePatches"] = [{"manager": "adapt.pipeline/launcher", **runtime}]
     return {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": _metadata(job), "spec": spec}
 
 
-CHOSEN = ("affinity", "imagePullSecrets", "nodeSelector", "tolerations")
-LASTING = ("securityContext", "terminationGracePeriodSeconds")
-"""What of a pod's spec a run may choose, and what all of them have: a TrainJob says it where its runtime does not."""
+PATCHABLE = (
+    "affinity",
+    "imagePullSecrets",
+    "nodeSelector",
+    "securityContext",
+    "terminationGracePeriodSeconds",
+    "tolerations",
+    "volumes",
+)
+"""What of a pod's spec a TrainJob may set beside its runtime."""
+AS_IN_RUNTIME: Mapping[str, Any] = {
+    "shared_memory": SHARED_MEMORY,
+    "volumes": (),
+    "volume_mounts": (),
+    "node_selector": {},
+    "tolerations": (),
+    "affinity": {},
+    "image_pull_secrets": (),
+}
+"""A job whose pods are as k8s/components/trainer says."""
+
+
+def _patch(job: Job) -> Object:
+    """All that a TrainJob may say of its pods beside its runtime."""
+    pod = _pod(job)
+    (container,) = pod["containers"]
+    patched = {"name": "node", **{key: container[key] for key in ("securityContext", "volumeMounts")}}
+    return {key: pod[key] for key in PATCHABLE if key in pod} | {"containers": [patched]}
 
 
 NAME_OF = {"configMap": "name", "secret": "secretName"}

@@ -24,8 +24,8 @@ def main() -> None:
         first = min(failure.timestamp for failure in error.failures.values())
         for rank, failure in error.failures.items():
             if failure.exitcode == -signal.SIGKILL and failure.timestamp <= first + AT_ONCE:
-                record = os.environ.get("TORCHELASTIC_ERROR_FILE")
-                errors.write_record(Path(record) if record else None, *errors.killed(f"rank {rank}", signal.SIGKILL))
+                record, killed = os.environ.get("TORCHELASTIC_ERROR_FILE"), errors.killed(f"rank {rank}")
+                errors.write_record(Path(record) if record else None, killed.exit_code, str(killed))
         raise SystemExit(1) from None
 
 

@@ -52,7 +52,7 @@ class Incident:
     """A life that `failed` by itself or whose pod was `taken` away. `when`: '' where nobody saw it."""
 
     replica: str
-    pod: str
+    uid: str
     what: str
     when: str
 
@@ -92,8 +92,7 @@ class State:
         lives = [run for run in self.runs.values() if run.uid == uid]
         if deleted and not any(run.exit_code == 0 for run in lives):
             restart = max((run.restart for run in lives), default=0)
-            taken = Incident(replica, pod["metadata"]["name"], "taken", _deleted_at(pod))
-            self.incidents.setdefault((uid, restart), taken)
+            self.incidents.setdefault((uid, restart), Incident(replica, uid, "taken", _deleted_at(pod)))
 
     def _tell_run(self, pod: Object, replica: str, restart: int, state: Object, swept: bool) -> None:
         uid = pod["metadata"]["uid"]
@@ -110,7 +109,7 @@ class State:
             run.reason, run.message = state.get("reason", ""), state.get("message", "").strip()
             run.finished, run.swept = state.get("finishedAt", ""), swept
             if run.failed:
-                self.incidents.setdefault((uid, restart), Incident(replica, run.pod, "failed", run.finished))
+                self.incidents.setdefault((uid, restart), Incident(replica, uid, "failed", run.finished))
 
     # --- what follows from it ---
 
@@ -198,7 +197,8 @@ class State:
         operator says it deleted: the operator had its reason.
         """
         swept = {message.removeprefix("Deleted pod: ") for message in self.messages("SuccessfulDeletePod", "SuccessfulDelete")}
-        seen = {key: one for key, one in self.incidents.items() if one.when or one.pod not in swept}
+        names = {uid: pod["metadata"]["name"] for uid, pod in self.pods.items()}
+        seen = {key: one for key, one in self.incidents.items() if one.when or names[one.uid] not in swept}
         row: dict[tuple[str, int], Incident] = {}
         for key, incident in sorted(seen.items(), key=lambda item: item[1].when):
             if row and all(self._has_recovered(earlier, incident.when) for earlier in row.values()):

@@ -184,8 +184,8 @@ DISRUPTIONS = {
 
 
 def taken_away(state: State, incident: Incident) -> str:
-    pod = next(pod for (uid, _), one in state.incidents.items() if one is incident for pod in (state.pods[uid],))
-    reason = disruption(pod) if pod else ""
+    pod = state.pods[incident.uid]
+    reason = disruption(pod)
     how = f"was {DISRUPTIONS.get(reason, 'taken away')} ({reason})" if reason else "was deleted from outside"
     return f"the pod of {incident.replica} {how}" + (f", on {node}" if (node := pod.get("spec", {}).get("nodeName")) else "")
 

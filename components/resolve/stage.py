@@ -17,7 +17,7 @@ from components.register.settings import Registering
 from components.registry.criteria import Criteria
 from components.suite.stage import runs
 from components.tasks.table import TASKS
-from components.tokenize.settings import Tokenizing
+from components.tokenize.settings import STATES, Tokenizing
 from components.train import settings
 from components.train.settings import OF_METHODS, Training
 
@@ -29,11 +29,8 @@ STAGES: Mapping[str, tuple[type, ...]] = {
     "promote": (Criteria, Tracking),
 }
 """Stage -> what its settings are made of."""
-OF_THE_STORE = ("source_state", "model_state")
 KNOWN = tuple(
-    name
-    for name in cli.names_of(*(kind for kinds in STAGES.values() for kind in kinds), OF_METHODS)
-    if name not in OF_THE_STORE
+    name for name in cli.names_of(*(kind for kinds in STAGES.values() for kind in kinds), OF_METHODS) if name not in STATES
 )
 """Every parameter that the pipelines take, by itself or in `overrides`."""
 OF_RUNS = ("tasks", "seeds")

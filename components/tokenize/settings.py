@@ -6,6 +6,9 @@ from components.errors import UserError
 from components.parameters import check_fields
 from components.tasks.table import find_task
 
+STATES = ("source_state", "model_state")
+"""What components.resolve adds: it says what stood at a place, and not what is to be done."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizing:

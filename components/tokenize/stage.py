@@ -29,14 +29,13 @@ from components.tokenize.counts import Counts, name_and_add, show
 from components.tokenize.digest import BLOCK_ROWS, RowsDigest, text_digests
 from components.tokenize.read import read_source
 from components.tokenize.rows import Source, tables_of
-from components.tokenize.settings import Tokenizing
+from components.tokenize.settings import STATES, Tokenizing
 from components.tokenize.shards import ShardWriter, shard_name, share
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-OF_THE_STORE = ("source_state", "model_state")
 OF_THE_SOURCE = ("source", "text_columns", "label_column", "skip_malformed_rows", "num_sample_rows", "seed")
 OF_A_PART = ("part", "num_parts")
 PART = "tokenize --part"
@@ -108,7 +107,7 @@ def plan(
         raise UserError(f"shard_rows is {tokenizing.shard_rows}: to tokenize in parts give a multiple of {BLOCK_ROWS}")
     check_state(tokenizing.source, tokenizing.source_state)
     check_state(tokenizing.model, tokenizing.model_state)
-    decisive = {name: value for name, value in vars(tokenizing).items() if name not in OF_THE_STORE}
+    decisive = {name: value for name, value in vars(tokenizing).items() if name not in STATES}
     if tokenizing.source != "sample":
         del decisive["num_sample_rows"], decisive["seed"]
     if num_parts:

@@ -31,15 +31,6 @@ def test_manifest_names_every_file_with_its_digest(tmp_path: Path) -> None:
     assert manifest["inputs"] == {"source": "abc"}
 
 
-def test_a_folder_in_a_store_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for address in ("s3://bucket/out", "file:///out"):
-        with pytest.raises(UserError, match="is in a store: give --output-dir a folder of this machine"):
-            artifact(Path(address)).cached()
-    build(Path("a:b"))
-    assert [path.name for path in tmp_path.iterdir()] == ["a:b"]
-
-
 def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
     build(tmp_path / "one", max_length=8)
     build(tmp_path / "two", max_length=9)
