@@ -358,6 +358,9 @@ tasks: list[str] = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"
 seeds: list[int] = [0, 1, 2]
 """Seeds that every task is run with; each is the `seed` of a run."""
 
+pipeline_run_ids: list[str]
+"""Ids of runs of adapt, each of one task with one seed: the table is of what they registered in MLflow."""
+
 # --- doctor ---
 
 namespace: str = ""

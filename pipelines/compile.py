@@ -42,7 +42,7 @@ from pipelines.table import PIPELINES
 COMPONENTS = (
     *(resolve, tokenize, parts.plan_parts, parts.tokenize_part, parts.merge_parts),
     *(train, evaluate, register, promote, clean_up),
-    *(collect.runs, collect.suite),
+    *(collect.runs, collect.suite, collect.suite_of_runs),
 )
 REFERENCE = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?|[\w.-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 

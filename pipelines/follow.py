@@ -55,7 +55,7 @@ def follow(kubeflow: Kubeflow, run_id: str, spec: dict[str, Any]) -> None:
         KeyboardInterrupt: the run goes on.
     """
     try:
-        run, stages = _watched(kubeflow, run_id, stage_names(spec))
+        run = _watched(kubeflow, run_id, stage_names(spec))
     except KeyboardInterrupt:
         print(
             f"\nthe run goes on. To end it: Terminate on its page, {kubeflow.page(run_id)},\n"
@@ -63,35 +63,50 @@ def follow(kubeflow: Kubeflow, run_id: str, spec: dict[str, Any]) -> None:
             file=sys.stderr,
         )
         raise
+    if error := error_of(kubeflow, {**run, "run_id": run_id}, spec):
+        raise error
+
+
+def error_of(kubeflow: Kubeflow, run: dict[str, Any], spec: dict[str, Any]) -> StageError | None:
+    """What a run that has ended ended with: the error of the first stage that failed. None where it has succeeded."""
+    run_id = run["run_id"]
     if run["state"] == "SUCCEEDED":
-        return
+        return None
     if was_terminated(run):
-        raise FailedError(f"the run was terminated: see {kubeflow.page(run_id)}")
-    failed = [each for each in stages if each.state == "failed"]
+        return FailedError(f"the run was terminated: see {kubeflow.page(run_id)}")
+    failed = [each for each in stages_of(run, stage_names(spec)) if each.state == "failed"]
     who = failed[0].name if failed else "the run"
     said = [each.messages for each in failed] + [(run.get("error") or {}).get("message", "")]
     code, why = reason(said)
     if code is None or not why:
         in_logs = reason(Pods(kubeflow.pods_in, run_id).logs())
         code, why = code or in_logs[0], why or in_logs[1]
-    raise BY_CODE.get(code or 1, FailedError)(f"{who}: {why or 'failed'}: see {kubeflow.page(run_id)}")
+    return BY_CODE.get(code or 1, FailedError)(f"{who}: {why or 'failed'}: see {kubeflow.page(run_id)}")
 
 
-def _watched(kubeflow: Kubeflow, run_id: str, names: set[str]) -> tuple[dict[str, Any], list[Stage]]:
-    """The run and its stages at its end; every change is printed."""
-    shown: dict[str, str] = {}
-    pods = Pods(kubeflow.pods_in, run_id)
-    answered = time.monotonic()
-    on_terminal = sys.stdout.isatty()
+def run_of(kubeflow: Kubeflow, run_id: str) -> dict[str, Any]:
+    """The run as it stands. A server that is away is waited for.
+
+    Raises:
+        TryAgainError: it is for too long; the run goes on.
+    """
+    since = time.monotonic()
     while True:
         try:
-            run = kubeflow.get(f"/apis/v2beta1/runs/{run_id}", view="FULL")
-            answered = time.monotonic()
+            return kubeflow.get(f"/apis/v2beta1/runs/{run_id}", view="FULL")
         except TryAgainError as error:
-            if time.monotonic() - answered > AWAY_SECONDS:
+            if time.monotonic() - since > AWAY_SECONDS:
                 raise TryAgainError(f"{error}; the run goes on: {kubeflow.page(run_id)}") from None
             time.sleep(POLL_SECONDS)
-            continue
+
+
+def _watched(kubeflow: Kubeflow, run_id: str, names: set[str]) -> dict[str, Any]:
+    """The run at its end; every change of a stage is printed."""
+    shown: dict[str, str] = {}
+    pods = Pods(kubeflow.pods_in, run_id)
+    on_terminal = sys.stdout.isatty()
+    while True:
+        run = run_of(kubeflow, run_id)
         stages = stages_of(run, names)
         has_ended = run.get("state") in ENDED
         if has_ended:  # what has not begun never will
@@ -103,7 +118,7 @@ def _watched(kubeflow: Kubeflow, run_id: str, names: set[str]) -> tuple[dict[str
                 shown[stage.task_id] = stage.state
                 print(stage, flush=True)
         if has_ended:
-            return run, stages
+            return run
         for line in pods.news():
             print(line, flush=True)
         if on_terminal:  # how long each has run already
@@ -151,6 +166,12 @@ def _seconds(task: dict[str, Any]) -> float | None:
         return None
     until = ended.timestamp() if ended is not None and ended >= began else time.time()
     return max(0.0, until - began.timestamp())
+
+
+def run_took(run: dict[str, Any]) -> str:
+    """From when it was sent to its end."""
+    began, ended = (_time(run.get(name)) for name in ("created_at", "finished_at"))
+    return duration((ended - began).total_seconds()) if began and ended else ""
 
 
 def _time(text: str | None) -> datetime | None:

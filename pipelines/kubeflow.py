@@ -12,6 +12,7 @@ from typing import Any
 
 from components.errors import TryAgainError, UserError
 from components.launch.api import NAMESPACE_FILE, in_cluster
+from pipelines.request import Request
 
 IN_CLUSTER = "http://ml-pipeline.kubeflow:8888"
 SINGLE_USER = "kubeflow"
@@ -53,27 +54,53 @@ class Kubeflow:
             raise UserError(f"{self.endpoint} is not Kubeflow Pipelines' API, but perhaps a page to log in: {self._mend()}")
         return answer
 
-    def submit(self, file: str, parameters: dict[str, Any], experiment: str, run_name: str, service_account: str | None) -> str:
-        """Make the experiment, if there is none, and start the run. Returns its id."""
+    def experiment(self, name: str) -> str:
+        """The id of the experiment of that name, which is made if there is none."""
+        with self._client() as client:
+            return str(client.create_experiment(name, namespace=self.namespace or None).experiment_id)
+
+    def submit(self, request: Request, experiment_id: str) -> str:
+        """Start a run. Returns its id."""
+        with self._client() as client:
+            started = client.run_pipeline(
+                experiment_id,
+                request.run_name,
+                pipeline_package_path=str(request.file),
+                params=request.parameters,
+                service_account=request.service_account,
+            )
+        return str(started.run_id)
+
+    def runs(self, experiment_id: str, part_of_name: str) -> list[dict[str, Any]]:
+        """Those of an experiment whose names have that in them, the newest first."""
+        predicate = {"operation": "IS_SUBSTRING", "key": "display_name", "stringValue": part_of_name}
+        query = {
+            "experiment_id": experiment_id,
+            "filter": json.dumps({"predicates": [predicate]}),
+            "sort_by": "created_at desc",
+            "page_size": "50",
+        }
+        found: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            page = self.get("/apis/v2beta1/runs", **query, **({"page_token": token} if token else {}))
+            found += page.get("runs", [])
+            if not (token := page.get("next_page_token", "")):
+                return found
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        """kfp's own, without what it prints and warns of."""
         import kfp
 
         with self.answering(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore", FutureWarning)
-            client = kfp.Client(
+            yield kfp.Client(
                 host=self.endpoint,
                 namespace=self.namespace or SINGLE_USER,  # which is its word for none
                 credentials=self.credentials,
                 ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),
             )
-            made = client.create_experiment(experiment, namespace=self.namespace or None)
-            started = client.run_pipeline(
-                made.experiment_id,
-                run_name,
-                pipeline_package_path=file,
-                params=parameters,
-                service_account=service_account,
-            )
-        return str(started.run_id)
 
     def page(self, run_id: str) -> str:
         return f"{os.environ.get(UI_ENDPOINT, self.endpoint).rstrip('/')}/#/runs/details/{run_id}"

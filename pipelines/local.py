@@ -83,8 +83,9 @@ def run(name: str, given: dict[str, Any], runs_dir: Path) -> None:
         if not records:
             raise errors.FailedError(f"the run failed: see {folder / LOG}") from None
         errors.reraise(records[0])
+    is_table = name in ("suite", "suite-of-runs")
     print(
-        *(_of_suite(folder) if name == "suite" else _of_adapt(folder, task.outputs, given.get("alias", parameters.alias))),
+        *(_of_suite(folder) if is_table else _of_adapt(folder, task.outputs, given.get("alias", parameters.alias))),
         f"outputs    {folder} (log: {LOG})",
         "\nnext, from this shell:",
         *(f"  {command}" for command in _next(tracking_uri, runs_dir)),
@@ -121,7 +122,7 @@ def _of_adapt(folder: Path, outputs: dict[str, Any], alias: str) -> list[str]:
 
 
 def _of_suite(folder: Path) -> list[str]:
-    (glue,) = folder.glob("*/suite/glue")
+    (glue,) = folder.glob("*/suite*/glue")
     submission = glue / SUBMISSION
     said = submission if submission.is_file() else "none, of generated data"
     return ["", (glue / TEXT).read_text(), f"table      {glue / PAGE}", f"submission {said}"]

@@ -28,8 +28,9 @@ class Asked:
 
 
 LIGHT = Asked("100m", "2", "512Mi", "1Gi")
+OF_LITTLE = ("resolve", "runs", "suite", "suite-of-runs", "clean-up", "plan-parts", "merge-parts", "doctor", "verdict")
 DEFAULTS: Mapping[str, Asked] = {
-    **dict.fromkeys(("resolve", "runs", "suite", "clean-up", "plan-parts", "merge-parts", "doctor", "verdict"), LIGHT),
+    **dict.fromkeys(OF_LITTLE, LIGHT),
     "train": Asked("100m", "8", "512Mi", "16Gi"),
     **dict.fromkeys(("tokenize", "tokenize-part"), Asked("500m", "4", "1Gi", "4Gi")),
     **dict.fromkeys(("evaluate", "register", "promote"), Asked("500m", "4", "2Gi", "4Gi")),

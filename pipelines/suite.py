@@ -54,3 +54,14 @@ def suite(**given: Any) -> Outputs:
     with cleaned_up("suite", given["experiment"], given["overrides"]):
         done = all_runs(**{stage: settings.outputs[stage] for stage in STAGES}, **of_all)
         return Outputs(average=done.outputs["average"], glue=done.outputs["glue"])
+
+
+@dsl.pipeline(name="suite-of-runs")
+@taking(component.suite_of_runs)
+def suite_of_runs(**given: Any) -> Outputs:
+    """Make one table of what runs of adapt registered, each a task with a seed: a suite too large to be one run ends with it.
+
+    suite-of-runs: mean, spread and averages beside published figures, and submission.zip for GLUE's server.
+    """
+    collected = component.suite_of_runs(**given).set_caching_options(enable_caching=False)  # MLflow is not in the key
+    return Outputs(average=collected.outputs["Output"], glue=collected.outputs["glue"])

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 Answer = tuple[int, dict[str, Any] | str]
 START = "2026-11-20T10:00:00Z"
+EPOCH = "1970-01-01T00:00:00Z"
 
 
 def task(name: str, state: str, minutes: int = 0, **more: Any) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def task(name: str, state: str, minutes: int = 0, **more: Any) -> dict[str, Any]
 
 
 class Kubeflow:
-    """`course` is what a run goes through: at each look it is one further."""
+    """`course` is what a run goes through: at each look it is one further; `states`, what one whose name ends so does."""
 
     def __init__(self) -> None:
         self.multi_user = False
@@ -29,7 +30,9 @@ class Kubeflow:
         self.course: list[dict[str, Any]] = [{"state": "SUCCEEDED"}]
         self.experiments: dict[tuple[str, str], str] = {}
         self.runs: list[dict[str, Any]] = []
+        self.states: dict[str, list[str]] = {}
         self.looks = 0
+        self.page_size = 2  # at most, whatever is asked for
         self.asked: list[tuple[str, str]] = []
         handler = type("Handler", (_Handler,), {"kubeflow": self})
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -61,14 +64,49 @@ class Kubeflow:
         if path.endswith("/runs") and method == "POST":
             self.runs.append(body)
             return 200, {**body, "run_id": f"r{len(self.runs) - 1}", "created_at": START}
+        if path.endswith("/runs") and method == "GET":
+            return 200, self.listed(query)
+        if "/runs/" in path and method == "GET" and (states := self.states_of(path.rpartition("/")[2])):
+            run = self.told(path.rpartition("/")[2])
+            if len(states) > 1:
+                states.pop(0)
+            return 200, run
         if "/runs/" in path and method == "GET":
             self.looks += 1
             return 200, {
                 "run_id": path.rpartition("/")[2],
                 "created_at": START,
+                "finished_at": "2026-11-20T10:05:00Z",
                 **self.course[min(self.looks, len(self.course)) - 1],
             }
         return 404, {"message": "not found"}
+
+    def states_of(self, run_id: str) -> list[str]:
+        name = self.runs[int(run_id[1:])]["display_name"]
+        return next((states for ending, states in self.states.items() if name.endswith(ending)), [])
+
+    def told(self, run_id: str) -> dict[str, Any]:
+        """A run as it stands, with the first of its states; its stage train has failed where it has."""
+        state = (self.states_of(run_id) or ["SUCCEEDED"])[0]
+        times = {"created_at": START, "finished_at": "2026-11-20T10:05:00Z" if state in ("SUCCEEDED", "FAILED") else EPOCH}
+        error = {"message": "error: no such column\nexit status 2"}
+        failed = [task("train", "FAILED", 1, error=error)] if state == "FAILED" else []
+        run = {**self.runs[int(run_id[1:])], "run_id": run_id, "state": state, **times}
+        return {**run, "run_details": {"task_details": failed}}
+
+    def listed(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        """Of the experiment, the newest first."""
+        (predicate,) = json.loads(query["filter"][0])["predicates"]
+        assert (predicate["operation"], predicate["key"]) == ("IS_SUBSTRING", "display_name")
+        assert query["sort_by"] == ["created_at desc"]
+        found = [
+            self.told(f"r{number}")
+            for number, run in reversed(list(enumerate(self.runs)))
+            if run["experiment_id"] == query["experiment_id"][0] and predicate["stringValue"] in run["display_name"]
+        ]
+        first = int(query.get("page_token", ["0"])[0])
+        last = first + min(self.page_size, int(query["page_size"][0]))
+        return {"runs": found[first:last], **({"next_page_token": str(last)} if last < len(found) else {})}
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

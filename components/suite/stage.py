@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ def check_fits(tasks: Sequence[str], seeds: Sequence[float]) -> None:
     """UserError where Kubeflow cannot take them as one run. On a laptop there is no such limit."""
     if (number := len(tasks) * len(seeds)) > FITS:
         raise UserError(
-            f"tasks and seeds make {number} runs, and Kubeflow holds {FITS} of them in one: submit fewer at a time, or "
-            "adapt for each task and seed, and make the table of all evaluations with python -m components.suite"
+            f"tasks and seeds make {number} runs, and Kubeflow holds {FITS} of them in one: python -m pipelines.submit suite "
+            "sends each as a run of its own, and then makes their table"
         )
 
 
@@ -59,7 +59,11 @@ def suite(*, evaluation_dirs: list[Path], output_dir: Path) -> Manifest:
     each task's best seed on the validation split, as GLUE's server wants them) and manifest.json. Of generated data there is
     no submission, and nothing published to compare with.
     """
-    artifact, results = plan(evaluation_dirs, output_dir)
+    return collect(*plan(evaluation_dirs, output_dir))
+
+
+def collect(artifact: Artifact, results: Mapping[Path, dict[str, Any]]) -> Manifest:
+    """What `plan` says: the table of these results."""
     if manifest := artifact.cached():
         return manifest
 
@@ -90,8 +94,13 @@ def suite(*, evaluation_dirs: list[Path], output_dir: Path) -> Manifest:
     return artifact.manifest()
 
 
-def plan(evaluation_dirs: Sequence[Path], output_dir: Path) -> tuple[Artifact, dict[Path, dict[str, Any]]]:
+def plan(
+    evaluation_dirs: Sequence[Path], output_dir: Path, uris: Mapping[Path, str] = {}
+) -> tuple[Artifact, dict[Path, dict[str, Any]]]:
     """What `suite` will write of these evaluations, and what each measured; nothing slow is imported to say so.
+
+    Args:
+        uris: Where those come from that were fetched.
 
     Raises:
         UserError: no evaluation, one of another kind of task, two of the same task and seed, of different models or methods, or
@@ -116,7 +125,8 @@ def plan(evaluation_dirs: Sequence[Path], output_dir: Path) -> tuple[Artifact, d
         if bool(result["generated"]) != bool(first["generated"]):
             one, other = (folder, evaluation_dirs[0]) if result["generated"] else (evaluation_dirs[0], folder)
             raise UserError(f"{one} is of generated data, {other} is not: one table has one of both")
-        inputs[run], results[folder], origins[run] = manifest["digest"], result, origin(folder, manifest)
+        inputs[run], results[folder] = manifest["digest"], result
+        origins[run] = {**origin(folder, manifest), **({"uri": uris[folder]} if folder in uris else {})}
     return Artifact(output_dir, "suite", {}, inputs, origins), results
 
 

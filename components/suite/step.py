@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.folders import artifact_metadata
+from components.artifacts.folders import Artifact, artifact_metadata
 from components.artifacts.provenance import Tracking
-from components.suite.stage import PAGE, SUBMISSION, TABLE, flat, runs, suite
+from components.suite.stage import PAGE, SUBMISSION, TABLE, collect, flat, plan, runs
 from components.tracking.steps import begun
 
 
@@ -29,19 +30,41 @@ def runs_step(tasks: Sequence[str], seeds: Sequence[float], source: str) -> list
 def suite_step(
     experiment: str, overrides: dict[str, Any], evaluations: Sequence[Any], glue: Any, figures: Any, table: Any
 ) -> float:
-    folder = Path(glue.path)
+    """The table of what the loop has evaluated."""
     with begun(glue.path):
-        from components.tracking.runs import stage_run
+        folders = [Path(evaluation.path) for evaluation in evaluations]
+        tracking = Tracking(experiment, overrides.get("tracking_uri", ""))
+        return _tell(*plan(folders, Path(glue.path)), tracking, glue, figures, table)
 
-        with stage_run("suite", Tracking(experiment, overrides.get("tracking_uri", "")), last=True) as run:
-            manifest = suite(evaluation_dirs=[Path(evaluation.path) for evaluation in evaluations], output_dir=folder)
-            results = json.loads((folder / TABLE).read_text())
-            run.log_manifest(manifest)
-            run.log_metrics(flat(results))
-            run.log_folder(folder, *(name for name in (PAGE, SUBMISSION) if (folder / name).is_file()))
-            glue.metadata.update(artifact_metadata(manifest), mlflow_run_id=run.run_id)
-        for name, value in flat(results).items():
-            figures.log_metric(name, value)
-        Path(figures.path).write_text(json.dumps(flat(results)))  # KFP's local cache wants a file of every artifact
-        shutil.copyfile(folder / PAGE, table.path)
-        return float(results["averages"]["average"]["mean"])
+
+def suite_of_runs_step(
+    pipeline_run_ids: Sequence[str], experiment: str, tracking_uri: str, glue: Any, figures: Any, table: Any
+) -> float:
+    """The table of what other pipeline runs have registered."""
+    with begun(glue.path), tempfile.TemporaryDirectory() as folder:
+        from components.suite.registered import fetch_evaluations  # MLflow takes seconds
+
+        tracking = Tracking(experiment, tracking_uri)
+        uris = fetch_evaluations(pipeline_run_ids, tracking, Path(folder))
+        return _tell(*plan(list(uris), Path(glue.path), uris), tracking, glue, figures, table)
+
+
+def _tell(
+    artifact: Artifact, results: dict[Path, dict[str, Any]], tracking: Tracking, glue: Any, figures: Any, table: Any
+) -> float:
+    """Make the table, and show it in MLflow and in Kubeflow. Returns the average over the tasks."""
+    from components.tracking.runs import stage_run
+
+    folder = Path(glue.path)
+    with stage_run("suite", tracking, last=True) as run:
+        manifest = collect(artifact, results)
+        numbers = json.loads((folder / TABLE).read_text())
+        run.log_manifest(manifest)
+        run.log_metrics(flat(numbers))
+        run.log_folder(folder, *(name for name in (PAGE, SUBMISSION) if (folder / name).is_file()))
+        glue.metadata.update(artifact_metadata(manifest), mlflow_run_id=run.run_id)
+    for name, value in flat(numbers).items():
+        figures.log_metric(name, value)
+    Path(figures.path).write_text(json.dumps(flat(numbers)))  # KFP's local cache wants a file of every artifact
+    shutil.copyfile(folder / PAGE, table.path)
+    return float(numbers["averages"]["average"]["mean"])

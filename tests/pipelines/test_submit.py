@@ -7,59 +7,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from cluster_stub import Cluster
 from kubeflow_stub import Kubeflow, task
 from support import ROOT, heed_interrupts, run_module
 
 from components.errors import FailedError, StageError, TryAgainError, UserError
 from pipelines.follow import duration, reason, stage_names, stages_of
-from pipelines.submit import app, check
+from pipelines.request import Request, check, spec_of
+from pipelines.submit import app
 
 ADAPT = ["adapt", "--task", "mnli", "--source", "hub", "--model", "bert-base-uncased"]
 RED = "Error (exit code 1)"  # of every pod that failed: Kubeflow's own launcher ends with 1
 
 
-def spec_of(build: Path, name: str) -> dict[str, Any]:
-    spec: dict[str, Any] = next(iter(yaml.safe_load_all((build / f"{name}.yaml").read_text())))
-    return spec
-
-
 def errors_in(text: str) -> list[str]:
     """Its lines but for warnings, as of images that are named by a tag."""
     return [line for line in text.splitlines() if not line.startswith("warning: ")]
-
-
-@pytest.fixture
-def kubeflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubeflow]:
-    for name in ("KF_PIPELINES_SA_TOKEN_PATH", "KF_PIPELINES_UI_ENDPOINT", "KUBERNETES_SERVICE_HOST"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
-    monkeypatch.setattr("pipelines.follow.POLL_SECONDS", 0.01)
-    with Kubeflow().running() as there:
-        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", there.endpoint)
-        yield there
-
-
-@pytest.fixture
-def submit(kubeflow: Kubeflow, build: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The command, in this process, without compiling each time."""
-
-    def compiled(name: str, folder: Path, **settings: Any) -> tuple[Path, dict[str, Any]]:
-        return build / f"{name}.yaml", spec_of(build, name)
-
-    monkeypatch.setattr("pipelines.submit.compiled", compiled)
-
-    def run(*arguments: str) -> None:
-        app.meta(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
-
-    return run
 
 
 def test_it_sends_what_kfp_run_create_sends(kubeflow: Kubeflow, build: Path) -> None:
@@ -158,22 +126,15 @@ def test_a_wrong_parameter_is_one_line_before_anything_is_sent(kubeflow: Kubeflo
 
 
 def test_what_the_compiled_pipeline_does_not_take_is_refused(build: Path) -> None:
-    from pipelines.submit import Request
-
-    spec = spec_of(build, "doctor")
+    spec = spec_of(build / "doctor.yaml")
     with pytest.raises(UserError, match="has no task"):
         check(Request(build / "doctor.yaml", spec, {"task": "mnli"}, "e", "r", None))
-    spec = spec_of(build, "adapt")
+    spec = spec_of(build / "adapt.yaml")
     with pytest.raises(UserError, match="needs task"):
         check(Request(build / "adapt.yaml", spec, {"model": "minilm"}, "e", "r", None))
 
 
 def test_what_kubeflow_cannot_take_is_not_sent(kubeflow: Kubeflow, submit: Callable[..., None]) -> None:
-    suite = ("suite", "--source", "hub", "--model", "minilm")
-    with pytest.raises(UserError, match="tasks and seeds make 27 runs, and Kubeflow holds 2 of them in one: submit fewer"):
-        submit(*suite)
-    with pytest.raises(UserError, match="make 4 runs"):
-        submit(*suite, "--tasks", "rte,cola", "--seeds", "0,1")
     with pytest.raises(UserError, match=r"^source has 60000 characters: Kubeflow takes fewer"):
         submit(*ADAPT[:3], "--source", "/" * 60_000, *ADAPT[5:])
     assert not kubeflow.runs
@@ -346,9 +307,9 @@ def test_an_image_means_the_same_before_the_pipelines_name_and_after_it(
 ) -> None:
     images = []
 
-    def compiled(name: str, folder: Path, **settings: Any) -> tuple[Path, dict[str, Any]]:
+    def compiled(folder: Path, **settings: Any) -> Path:
         images.append((settings["image"], settings["train_image"]))
-        return build / f"{name}.yaml", spec_of(build, name)
+        return build
 
     monkeypatch.setattr("pipelines.submit.compiled", compiled)
     own = ["--image", "r/stage:1", "--train-image", "r/train:1"]
@@ -378,7 +339,7 @@ def test_interrupting_the_wait_leaves_the_run_alone(kubeflow: Kubeflow) -> None:
 
 
 def test_stages_are_found_in_what_later_kubeflows_answer_too(build: Path) -> None:
-    names = stage_names(spec_of(build, "adapt"))
+    names = stage_names(spec_of(build / "adapt.yaml"))
     assert {"tokenize", "train", "evaluate", "register", "promote"} <= names
     assert not [name for name in names if "condition" in name or "gate" in name]
     tasks = [
@@ -389,7 +350,7 @@ def test_stages_are_found_in_what_later_kubeflows_answer_too(build: Path) -> Non
 
 
 def test_the_iterations_of_a_loop_are_told_apart(build: Path) -> None:
-    names = stage_names(spec_of(build, "suite"))
+    names = stage_names(spec_of(build / "suite.yaml"))
     assert {"runs", "suite", "tokenize", "promote"} <= names
     assert "adapt" not in names
     tasks = [task("train", "RUNNING") | {"task_id": f"t{number}"} for number in range(3)]
