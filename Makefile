@@ -7,10 +7,10 @@ export REGISTRY ?= localhost:5000
 export BASE_IMAGE TORCH_INDEX IMAGES
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve ui suite test lint test-slow compile images push mirror-list parity methods adaptation bench gpu clean
+.PHONY: help run serve ui suite test lint test-cluster test-slow compile images push mirror-list parity methods adaptation bench gpu clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
@@ -41,6 +41,11 @@ lint: $(READY) ## lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test-cluster: $(READY) ## the whole product on the cluster of KUBECONFIG, an hour (ENDPOINT, NAMESPACE, ONLY="SCENE ...", ARGS)
+	@$(BIN)/python tests/cluster/run.py $(shell cat build/images 2>/dev/null) \
+	  $(if $(wildcard build/mlflow.digest),--mlflow-image $(REGISTRY)/adapt-python-mlflow@$(shell cat build/mlflow.digest)) \
+	  $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(NAMESPACE),--namespace $(NAMESPACE)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
