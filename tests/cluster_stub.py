@@ -18,6 +18,8 @@ NAMESPACE = "team-a"
 NETWORK = f"127.0.{1 + os.getpid() % 250}"  # loopback; other tests run beside these
 HERE = f"/api/v1/namespaces/{NAMESPACE}"
 JOBS = f"/apis/kubeflow.org/v1/namespaces/{NAMESPACE}/pytorchjobs"
+CONTROLLER = "/api/v1/namespaces/kubeflow/configmaps/workflow-controller-configmap"
+RETRIES = "spec:\n  templateDefaults:\n    retryStrategy:\n      limit: '2'\n      retryPolicy: OnError\n"
 SECRET_VALUE = "c2VjcmV0LXZhbHVl"
 
 Answer = tuple[int, dict[str, Any] | str]
@@ -41,6 +43,8 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.asked: list[tuple[str, str, str]] = []
         self.denied: set[tuple[str, str]] = set()
+        self.sent: list[tuple[str, dict[str, Any]]] = []  # the bodies of POSTs
+        self.tokens: dict[str, dict[tuple[str, str], Answer]] = {}  # a service account's token -> what it is answered instead
         self.pods: dict[str, subprocess.Popen[str]] = {}
         self.deleted: list[str] = []
         self.answers: dict[tuple[str, str], Answer] = {
@@ -68,6 +72,9 @@ class Cluster:
                 {"data": {"AWS_ACCESS_KEY_ID": SECRET_VALUE, "AWS_SECRET_ACCESS_KEY": SECRET_VALUE}},
             ),
             ("GET", f"{HERE}/resourcequotas"): (200, {"items": []}),
+            ("GET", f"{HERE}/limitranges"): (200, {"items": []}),
+            ("GET", CONTROLLER): (200, {"data": {"workflowDefaults": RETRIES, "executor": "imagePullPolicy: IfNotPresent\n"}}),
+            ("POST", f"{HERE}/serviceaccounts/adapt/token"): forbidden("create", "serviceaccounts/token"),
             ("GET", "/api/v1/nodes"): (200, {"items": [node("8"), node("8"), node("0")]}),
         }
         handler = type("Handler", (_Handler,), {"cluster": self})
@@ -90,7 +97,11 @@ class Cluster:
         config = {"current-context": "x", "contexts": [context], "clusters": [cluster], "users": [user]}
         self.config.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", **config}))
 
-    def answer(self, method: str, path: str, query: dict[str, list[str]], body: dict[str, Any]) -> Answer:
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: dict[str, Any], token: str) -> Answer:
+        if method == "POST":
+            self.sent.append((path, body))
+        if (method, path) in self.tokens.get(token, {}):
+            return self.tokens[token][method, path]
         if path.endswith("subjectaccessreviews"):
             asked = body["spec"]["resourceAttributes"]
             resource = "/".join(filter(None, (asked["resource"], asked["subresource"])))
@@ -145,10 +156,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         self.cluster.asked.append((self.command, url.path, url.query))
-        if self.headers.get("Authorization") != "Bearer good":
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if token not in ("good", *self.cluster.tokens):
             code, answer = status(401, "Unauthorized", "Unauthorized")
         else:
-            code, answer = self.cluster.answer(self.command, url.path, parse_qs(url.query), body)
+            code, answer = self.cluster.answer(self.command, url.path, parse_qs(url.query), body, token)
         data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(data)))

@@ -1,23 +1,24 @@
-"""What the cluster's API can tell of itself and of the namespace: a function for each line of the table."""
-
-from decimal import Decimal
-
-from kubernetes.utils.quantity import parse_quantity
+"""What the cluster's API can tell of itself and of the namespace: a function for each line of the table (and see room.py)."""
 
 from components.doctor.finding import Finding, ask, missing_right, refused
-from components.doctor.pods import job, pod
+from components.doctor.pods import pod
 from components.launch.access import RESOURCES, missing
 from components.launch.api import JOBS, PODS, TRAIN_JOBS, Api, ApiError, AwayError, Object
+from components.launch.job import RUNTIME, Job, manifest
 from components.launch.namespace import CERTIFICATES, CONFIG, MLFLOW, S3
+from components.parameters import JobKind
 from components.storage.s3 import ENDPOINTS
 
-NAMES = {"pytorchjob": "PyTorchJob", "trainjob": "TrainJob"}
-VERSIONS = {"pytorchjob": "v1", "trainjob": "v1alpha1"}
+NAMES: dict[JobKind, str] = {"pytorchjob": "PyTorchJob", "trainjob": "TrainJob"}
+VERSIONS: dict[JobKind, str] = {"pytorchjob": "v1", "trainjob": "v1alpha1"}
 OPERATORS = {"pytorchjob": "kubeflow/training-operator", "trainjob": "kubeflow-system/kubeflow-trainer-controller-manager"}
 """Their Deployments, where Kubeflow's own manifests put them."""
+SINCE = {"pytorchjob": "the training-operator 1.9", "trainjob": "Kubeflow Trainer 2.3"}
+"""From when on they know all fields that the launcher sends."""
+DRY_RUN: dict[str, object] = {"dryRun": "All", "fieldValidation": "Strict"}
+"""As the launcher posts, but that nothing is created."""
 
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-GPU = "nvidia.com/gpu"
 LEVEL = "pod-security.kubernetes.io/enforce"
 ASK = "ask who runs the cluster"
 APPLY = "kubectl apply -k k8s/overlays/..."
@@ -36,9 +37,9 @@ def answers(api: Api) -> Finding:
     return Finding("ok", f"{version} at {api.configuration.host}, namespace {api.namespace}, as {user}")
 
 
-def serves(api: Api, kind: str) -> Finding:
+def serves(api: Api, kind: JobKind) -> Finding:
     """Whether there is such a thing as a PyTorchJob here."""
-    served = [each for each in RESOURCES if _serves(api, each)]
+    served = [each for each in NAMES if _serves(api, each)]
     if kind in served:
         return Finding("ok", f"{NAMES[kind]} ({RESOURCES[kind][0]}/{VERSIONS[kind]})")
     other = f"give --kind {served[0]}, which there is, or " if served else ""
@@ -47,7 +48,7 @@ def serves(api: Api, kind: str) -> Finding:
     return Finding("failed", found, f"{other}{ASK} to install {install}")
 
 
-def _serves(api: Api, kind: str) -> bool:
+def _serves(api: Api, kind: JobKind) -> bool:
     group, resource = RESOURCES[kind]
     try:
         listed = ask(api, "GET", f"/apis/{group}/{VERSIONS[kind]}")
@@ -58,15 +59,15 @@ def _serves(api: Api, kind: str) -> bool:
     return any(each["name"] == resource for each in listed["resources"])
 
 
-def operates(api: Api, kind: str, image: str) -> Finding:
-    """Whether the operator is there: creating a job, as a dry run, passes its webhook."""
+def operates(api: Api, kind: JobKind, job: Job) -> Finding:
+    """Whether the operator is there: creating the job as the launcher does, but as a dry run, passes its webhook."""
     mend = f"{ASK} to look at the Deployment {OPERATORS[kind]}"
     deployed = _deployed(api, kind)
     if deployed is not None and not deployed.get("availableReplicas"):
         return Finding("failed", f"no pod of the Deployment {OPERATORS[kind]} is available", mend)
     path = TRAIN_JOBS if kind == "trainjob" else JOBS
     try:
-        ask(api, "POST", path, job(kind, "adapt-doctor", image), {"dryRun": "All"})
+        ask(api, "POST", path, manifest(job, kind), DRY_RUN)
     except AwayError as error:
         if "webhook" not in str(error):
             raise
@@ -78,11 +79,24 @@ def operates(api: Api, kind: str, image: str) -> Finding:
             return Finding("ok", f"the Deployment {OPERATORS[kind]} is available; {refused(error).found} to try more")
         if missing_right(error):
             raise
-        return Finding("failed", f"it refuses a small job: {error.message}", f"{ASK} which policy that is")
+        return _refuses(error, kind, job)
     return Finding("ok", "it takes a job (tried without creating one)")
 
 
-def _deployed(api: Api, kind: str) -> Object | None:
+def _refuses(error: ApiError, kind: JobKind, job: Job) -> Finding:
+    if "must be created before the TrainJob" in error.message:
+        if job.runtime == RUNTIME:
+            mend = "add k8s/components/trainer to the components of your overlay, and kubectl apply -k it"
+            return Finding("failed", f"there is no TrainingRuntime {RUNTIME}", mend)
+        mend = f"give --training-runtime one that kubectl get clustertrainingruntimes lists, or leave it at {RUNTIME}"
+        return Finding("failed", f"there is no ClusterTrainingRuntime {job.runtime}", mend)
+    if "strict decoding error" in error.message:
+        mend = f"{ASK} for {SINCE[kind]} or later, with its CRDs"
+        return Finding("failed", f"it does not know all fields of our jobs: {error.message}", mend)
+    return Finding("failed", f"it refuses a small job: {error.message}", f"{ASK} which policy that is")
+
+
+def _deployed(api: Api, kind: JobKind) -> Object | None:
     """The operator's Deployment's status; None where one may not read it, or it is elsewhere."""
     namespace, name = OPERATORS[kind].split("/")
     try:
@@ -93,16 +107,23 @@ def _deployed(api: Api, kind: str) -> Object | None:
         raise
 
 
-def permits(api: Api, kind: str, service_account: str) -> Finding:
-    """Whether all that the launcher asks for is granted: to the service account, else to oneself."""
+def permits(api: Api, kind: JobKind, service_account: str, by_token: bool = False) -> Finding:
+    """Whether all that the launcher asks for is granted: to the service account, else to oneself.
+
+    Args:
+        by_token: Whether it is the service account itself that asks here.
+    """
     whose, doubt = service_account or "you", ""
     try:
-        lacking = missing(api, kind, service_account)
+        lacking = missing(api, kind, "" if by_token else service_account)
     except ApiError as error:
         if not (service_account and error.status == 403):
             raise
         whose = "you"
-        doubt = f"this says nothing of {service_account}: run the doctor as a pipeline, under that account"
+        doubt = (
+            f"this says nothing of {service_account}: run the doctor as a pipeline, under that account, "
+            "or get the right to create serviceaccounts/token"
+        )
         lacking = missing(api, kind)
     if lacking:
         return Finding("failed", f"{whose} may not {', '.join(lacking)}", f"{APPLY}, or {ASK} for its Role")
@@ -122,7 +143,7 @@ def admits(api: Api, image: str, service_account: str) -> Finding:
             raise
         level, known = "one may not read the namespace's level", False
     try:
-        ask(api, "POST", PODS, pod("adapt-doctor", image, ["true"], service_account), {"dryRun": "All"})
+        ask(api, "POST", PODS, pod("adapt-doctor", image, ["true"], service_account), DRY_RUN)
     except ApiError as error:
         if right := missing_right(error):
             return Finding("ok" if known else "skipped", f"{level}; to try a pod needs the right to {right}")
@@ -177,41 +198,3 @@ def _data(api: Api, resource: str, name: str) -> dict[str, str] | None:
         if error.status == 404:
             return None
         raise
-
-
-def has_gpus(api: Api, num_workers: int, num_gpus_per_worker: int) -> Finding:
-    """Whether the nodes could hold the workers, if nothing else ran there."""
-    if not num_gpus_per_worker:
-        return Finding("skipped", "none asked for: give --num-gpus-per-worker")
-    nodes = ask(api, "GET", "/api/v1/nodes", query={"limit": 5000})["items"]
-    free = [int(node["status"].get("allocatable", {}).get(GPU, 0)) for node in nodes if not node["spec"].get("unschedulable")]
-    places = sum(gpus // num_gpus_per_worker for gpus in free)
-    found = f"{sum(free)} {GPU} on {sum(map(bool, free))} nodes, place for {places} workers of {num_gpus_per_worker}"
-    if places < num_workers:
-        return Finding("failed", f"{found}, {num_workers} are asked for", "ask for fewer workers, or fewer GPUs in each")
-    return Finding("ok", f"{found}, if nothing else used them")
-
-
-def has_room(api: Api, num_workers: int, cpu: str, memory: str, num_gpus: int) -> Finding:
-    """Whether the namespace's quotas leave room for the workers."""
-    quotas = ask(api, "GET", "/api/v1/namespaces/{namespace}/resourcequotas")["items"]
-    of_all_pods = [each for each in quotas if not {"scopes", "scopeSelector"} & set(each["spec"])]
-    if not of_all_pods:
-        return Finding("ok", "no quota" if not quotas else "only quotas for some pods, which are not looked at")
-    each_asks = {"pods": 1, "cpu": parse_quantity(cpu or 0), "memory": parse_quantity(memory or 0), GPU: num_gpus}
-    short: list[str] = []
-    for quota in of_all_pods:
-        status = quota.get("status", {})
-        for name, hard in status.get("hard", {}).items():
-            resource = name.removeprefix("requests.").removeprefix("limits.")
-            asked = Decimal(each_asks.get("pods" if name == "count/pods" else resource, 0)) * num_workers
-            used = status.get("used", {}).get(name, "0")
-            if asked and parse_quantity(used) + asked > parse_quantity(hard):
-                short.append(f"{name}: {_readable(asked, name)} asked for, {used} of {hard} used")
-    if short:
-        return Finding("failed", "; ".join(short), f"ask for less, end what uses it, or {ASK} for more quota")
-    return Finding("ok", f"room for {num_workers} x ({cpu or 0} CPUs, {memory or 0} memory, {num_gpus} GPUs)")
-
-
-def _readable(amount: Decimal, resource: str) -> str:
-    return f"{amount / 2**30:.4g}Gi" if resource.endswith("memory") else f"{amount:f}"

@@ -16,6 +16,7 @@ def doctor(
     findings: Output[Markdown],
     kind: str,
     train_image: str,
+    training_runtime: str,
     uri: str,
     tracking_uri: str,
     num_workers: int,
@@ -33,8 +34,9 @@ def doctor(
 
     with exit_codes(beside=findings.path):
         rows = doctor(
-            kind=kind,
+            kind=kind,  # type: ignore[arg-type]  # which it checks itself
             train_image=train_image,
+            training_runtime=training_runtime,
             uri=uri,
             tracking_uri=tracking_uri,
             num_workers=num_workers,

@@ -1,4 +1,4 @@
-"""What the launcher asks of the Kubernetes API: the rights that a Role must grant, all in this one place."""
+"""What is asked of the Kubernetes API: the rights that a Role must grant, all in this one place."""
 
 from components.launch.api import REVIEWS, Api, Object
 
@@ -14,6 +14,9 @@ NEEDED: tuple[Right, ...] = (
     ("get", "", "pods", "log"),
     *((verb, "", "events", "") for verb in ("list", "watch")),
 )
+
+OF_THE_DOCTOR: tuple[Right, ...] = (("list", "", "resourcequotas", ""), ("list", "", "limitranges", ""))
+"""What the Role grants beside them: no job fails for lack of these."""
 
 SERVICE_ACCOUNT_REVIEWS = "/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews"
 

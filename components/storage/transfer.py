@@ -182,12 +182,13 @@ def digests(uri: str, names: Collection[str] | None = None) -> dict[str, str]:
 
 
 def check(uri: str) -> None:
-    """Write, read and delete a small file below `uri`.
+    """Write, read and delete a small file below `uri`. Listing comes first: writing makes some stores create the bucket.
 
     Raises:
         UserError, TryAgainError: what does not work, and what to do.
     """
     probe, text = f"{uri.rstrip('/')}/check-{secrets.token_hex(8)}", secrets.token_hex(8)
+    digests(probe)
     write_text(probe, text)
     if read_text(probe) != text:
         raise UserError(f"{uri} gives back other bytes than were written")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,14 +14,18 @@ from typing import Any
 
 import mlflow
 import pytest
-from cluster_stub import HERE, JOBS, NAMESPACE, SECRET_VALUE, Answer, Cluster, forbidden, node, status
+from cluster_stub import CONTROLLER, HERE, JOBS, NAMESPACE, SECRET_VALUE, Answer, Cluster, forbidden, node, status
+from manifests import pod_specs
 from servers import BUCKET, mlflow_server, s3_server
 from support import ROOT, compiled_spec, run_module
 
 from components.doctor.finding import Finding, Row, markdown, row_within
+from components.doctor.room import STEPS
 from components.doctor.stage import doctor
 from components.launch.access import NEEDED, RESOURCES, missing
 from components.launch.api import connect
+from components.storage import s3
+from pipelines import resources
 from pipelines.doctor import doctor as pipeline
 
 WEBHOOK_DOWN = status(
@@ -43,7 +48,35 @@ ABSENT = status(404, "NotFound", "not found")
 
 def quota(**limits: str) -> Answer:
     used = {"pods": "3", "requests.memory": "16Gi", "requests.nvidia.com/gpu": "0"}
-    return 200, {"items": [{"spec": {}, "status": {"hard": {"pods": "100", **limits}, "used": used}}]}
+    hard = {"pods": "100", **limits}
+    return 200, {"items": [{"spec": {"hard": hard}, "status": {"hard": hard, "used": used}}]}
+
+
+def limit_range(**rules: Any) -> Answer:
+    """As Kubernetes gives it back: a default limit is the default request too, and the largest the default limit."""
+    default = {**rules.get("max", {}), **rules.get("default", {})} if rules.get("type", "Container") == "Container" else {}
+    filled = {"default": default, "defaultRequest": {**default, **rules.get("defaultRequest", {})}} if default else {}
+    rule = {"type": "Container", **rules, **filled}
+    return 200, {"items": [{"metadata": {"name": "sizes"}, "spec": {"limits": [rule]}}]}
+
+
+DEFAULTS = limit_range(default={"cpu": "2", "memory": "2Gi"}, defaultRequest={"cpu": "100m", "memory": "256Mi"})
+TRAIN_JOBS = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
+
+
+def no_runtime(kind: str, name: str) -> Answer:
+    text = f'{kind}.trainer.kubeflow.org "{name}" not found: specified {kind[0].lower()}{kind[1:]} must be created before the '
+    webhook = (
+        'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: spec.runtimeRef: Invalid value: {}: '
+    )
+    return status(403, "Forbidden", f"{webhook}{text}TrainJob is created")
+
+
+UNKNOWN_FIELD = status(
+    400,
+    "BadRequest",
+    'PyTorchJob in version "v1" cannot be handled as a PyTorchJob: strict decoding error: unknown field "spec.elasticPolicy"',
+)
 
 
 def by_check(rows: list[Row]) -> dict[str, Row]:
@@ -54,13 +87,17 @@ def test_where_all_is_well_every_line_says_so_and_nothing_is_created(cluster: Cl
     rows = by_check(doctor(**JOB))
     assert {name: each.status for name, each in rows.items()} == {
         **dict.fromkeys(("API", "job kind", "operator", "rights", "Pod Security", "service account"), "ok"),
-        **dict.fromkeys(("settings", "secrets", "GPUs", "quota"), "ok"),
+        **dict.fromkeys(("settings", "secrets", "GPUs", "quota", "limits", "retries"), "ok"),
         **dict.fromkeys(("storage", "MLflow"), "skipped"),
     }
     assert rows["API"].found.endswith(f"namespace {NAMESPACE}, as system:serviceaccount:{NAMESPACE}:launcher")
     assert "16 nvidia.com/gpu on 2 nodes, place for 2 workers of 8" in rows["GPUs"].found
     created = [(path, query) for method, path, query in cluster.asked if method == "POST" and "reviews" not in path]
-    assert created == [(JOBS, "dryRun=All"), (f"{HERE}/pods", "dryRun=All")]
+    strictly = "dryRun=All&fieldValidation=Strict"  # as the launcher posts
+    assert created == [(JOBS, strictly), (f"{HERE}/pods", strictly)]
+    ((_, job),) = [each for each in cluster.sent if each[0] == JOBS]
+    (pod,) = pod_specs(job)
+    assert pod["containers"][0]["resources"]["limits"] == {"cpu": "1", "memory": "4Gi", "nvidia.com/gpu": "8"}
 
 
 RED: list[tuple[str, tuple[str, str], Answer, str, str]] = [
@@ -68,6 +105,7 @@ RED: list[tuple[str, tuple[str, str], Answer, str, str]] = [
     ("job kind", ("GET", "/apis/kubeflow.org/v1"), (200, {"resources": [{"name": "mpijobs"}]}), "no PyTorchJob", "install"),
     ("operator", ("POST", JOBS), WEBHOOK_DOWN, "its webhook does not answer", "kubeflow/training-operator"),
     ("operator", ("POST", JOBS), POLICY, "no registry but ours", "which policy"),
+    ("operator", ("POST", JOBS), UNKNOWN_FIELD, "does not know all fields of our jobs", "training-operator 1.9 or later"),
     (
         "operator",
         ("GET", "/apis/apps/v1/namespaces/kubeflow/deployments/training-operator"),
@@ -107,6 +145,34 @@ RED: list[tuple[str, tuple[str, str], Answer, str, str]] = [
         "requests.nvidia.com/gpu: 16 asked for, 0 of 8 used",
         "quota",
     ),
+    (
+        "limits",
+        ("GET", f"{HERE}/limitranges"),
+        limit_range(max={"memory": "8Gi"}),
+        "train would be refused: its memory limit is 16Gi, and at most 8Gi may be that of a container",
+        "--resources",
+    ),
+    (
+        "limits",
+        ("GET", f"{HERE}/limitranges"),
+        limit_range(type="Pod", max={"cpu": "6"}),
+        "train would be refused: its cpu limit is 8, and at most 6 may be that of a pod",
+        "--resources",
+    ),
+    (
+        "limits",
+        ("GET", f"{HERE}/limitranges"),
+        limit_range(min={"memory": "100Mi"}, default={"memory": "2Gi"}),
+        "Kubeflow's driver would be refused: its memory request is 64Mi, and at least 100Mi must be that of a container",
+        "ask who runs the cluster",
+    ),
+    (
+        "limits",
+        ("GET", f"{HERE}/limitranges"),
+        limit_range(maxLimitRequestRatio={"cpu": "40"}, default={"cpu": "1"}),
+        "train would be refused: its cpu limit 8 is more than 40 times its request 100m",
+        "--resources",
+    ),
 ]
 
 
@@ -114,6 +180,7 @@ RED: list[tuple[str, tuple[str, str], Answer, str, str]] = [
 def test_a_single_thing_amiss_is_a_single_red_line_with_what_to_do(
     cluster: Cluster, check: str, asked: tuple[str, str], answer: Answer, found: str, mend: str
 ) -> None:
+    cluster.answers["GET", f"{HERE}/limitranges"] = DEFAULTS
     cluster.answers[asked] = answer
     rows = doctor(service_account="adapt", **JOB)
     red = [each for each in rows if each.status == "failed"]
@@ -127,6 +194,95 @@ def test_keys_may_be_missing_where_aws_can_know_the_pods_by_their_service_accoun
     cluster.answers["GET", f"{HERE}/configmaps/adapt-config"] = (200, {"data": {"AWS_REGION": "eu-west-1"}})
     row = by_check(doctor(**JOB))["secrets"]
     assert (row.status, row.found) == ("warning", "there is no secret adapt-s3")
+
+
+def limits(cluster: Cluster, ranges: Answer, **job: Any) -> Row:
+    cluster.answers["GET", f"{HERE}/limitranges"] = ranges
+    return by_check(doctor(**job))["limits"]
+
+
+def test_a_quota_refuses_what_says_no_size_where_nothing_gives_it_one(cluster: Cluster) -> None:
+    nothing: Answer = (200, {"items": []})
+    cluster.answers["GET", f"{HERE}/resourcequotas"] = quota(**{"limits.memory": "64Gi", "cpu": "64"})
+    said = limits(cluster, nothing, **JOB)
+    assert said.status == "failed"
+    assert said.found.startswith("Argo's init and wait would be refused: a quota wants requests.cpu, limits.memory of every")
+    assert "worker" not in said.found
+    assert said.mend.startswith("give the namespace a LimitRange")
+    said = limits(cluster, nothing)
+    assert "a training worker would be refused" in said.found
+    assert "--memory-per-worker" in said.mend
+    assert limits(cluster, DEFAULTS, **JOB).status == "ok"
+    executor = "resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: 500m, memory: 512Mi}}"
+    cluster.answers["GET", CONTROLLER] = (200, {"data": {"config": f"executor:\n  {executor}"}})
+    assert limits(cluster, nothing, **JOB).status == "ok"
+    cluster.answers["GET", CONTROLLER] = forbidden("get", "configmaps", where='in the namespace "kubeflow"')
+    assert limits(cluster, nothing, **JOB).status == "warning"  # it may have been told a size
+    for_some = {"spec": {"hard": {"limits.cpu": "1"}, "scopes": ["BestEffort"]}, "status": {"hard": {"limits.cpu": "1"}}}
+    cluster.answers["GET", f"{HERE}/resourcequotas"] = (200, {"items": [for_some]})
+    assert limits(cluster, nothing).status == "ok"
+
+
+def test_a_worker_without_a_size_gets_what_is_left_to_it(cluster: Cluster) -> None:
+    said = limits(cluster, limit_range(default={"memory": "512Mi"}))
+    assert said.status == "failed"
+    assert "a training worker that asks for no memory gets 512Mi, and would be killed" in said.found
+    assert limits(cluster, limit_range(default={"memory": "512Mi"}), **JOB).status == "ok"
+    said = limits(cluster, limit_range(default={"cpu": "500m"}))
+    assert (said.status, said.mend) == ("warning", "give --cpu-per-worker and --memory-per-worker")
+    assert "gets 500m, and would crawl" in said.found
+    said = limits(cluster, limit_range(max={"memory": "32Gi"}), cpu_per_worker="4", memory_per_worker="64Gi")
+    assert (
+        said.found
+        == "a training worker would be refused: its memory limit is 64Gi, and at most 32Gi may be that of a container"
+    )
+
+
+def test_a_look_that_the_role_does_not_grant_is_skipped(cluster: Cluster) -> None:
+    cluster.answers["GET", f"{HERE}/limitranges"] = forbidden("list", "limitranges")
+    cluster.denied = {("list", "limitranges"), ("list", "resourcequotas")}
+    rows = by_check(doctor())
+    assert (rows["limits"].status, rows["limits"].found) == ("skipped", "needs the right to list limitranges")
+    assert rows["rights"].status == "ok"  # no job needs them
+
+
+def test_the_steps_ask_for_what_is_compiled_in() -> None:
+    compiled = {
+        ((each.cpu_request, each.memory_request), (each.cpu_limit, each.memory_limit)) for each in resources.DEFAULTS.values()
+    }
+    known = {tuple((each[side]["cpu"], each[side]["memory"]) for side in ("requests", "limits")) for each in STEPS.values()}
+    assert compiled == known
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"workflowDefaults": "spec: {templateDefaults: {retryStrategy: {limit: 2, retryPolicy: OnError}}}"}, "is not tried"),
+        ({"config": "workflowDefaults: {spec: {retryStrategy: {limit: 2}}}"}, "OnFailure, limit 2 .* is tried again too"),
+        ({"executor": "imagePullPolicy: IfNotPresent"}, "adds none"),
+        (None, "cannot be read: needs the right to get configmaps in namespace kubeflow"),
+        (ABSENT, "there is no config map workflow-controller-configmap in namespace kubeflow"),
+    ],
+)
+def test_what_kubeflow_tries_again_is_told(cluster: Cluster, settings: Any, found: str) -> None:
+    unread = settings or forbidden("get", "configmaps", where='in the namespace "kubeflow"')
+    cluster.answers["GET", CONTROLLER] = (200, {"data": settings}) if isinstance(settings, dict) else unread
+    said = by_check(doctor())["retries"]
+    assert said.status == ("ok" if isinstance(settings, dict) else "skipped")
+    assert re.search(found, said.found), said
+
+
+def test_a_runtime_that_is_not_there_is_named_with_what_to_apply(cluster: Cluster) -> None:
+    cluster.answers["POST", TRAIN_JOBS] = no_runtime("TrainingRuntime", "adapt-torch")
+    said = by_check(doctor(kind="trainjob"))["operator"]
+    assert (said.status, said.found) == ("failed", "there is no TrainingRuntime adapt-torch")
+    assert "k8s/components/trainer" in said.mend
+    cluster.answers["POST", TRAIN_JOBS] = no_runtime("ClusterTrainingRuntime", "torch-distributed")
+    said = by_check(doctor(kind="trainjob", training_runtime="torch-distributed"))["operator"]
+    assert said.found == "there is no ClusterTrainingRuntime torch-distributed"
+    assert "kubectl get clustertrainingruntimes" in said.mend
+    reference = [body["spec"]["runtimeRef"] for path, body in cluster.sent if path == TRAIN_JOBS]
+    assert [each["name"] for each in reference] == ["adapt-torch", "torch-distributed"]
 
 
 def test_a_size_that_is_left_open_asks_for_none(cluster: Cluster) -> None:
@@ -173,6 +329,25 @@ def test_rights_are_the_service_accounts_where_one_may_ask_for_them(cluster: Clu
     assert "nothing of adapt" in rights.mend
 
 
+def test_the_service_account_itself_is_asked_where_one_may_have_a_token_of_it(cluster: Cluster) -> None:
+    grant = ("POST", f"{HERE}/serviceaccounts/adapt/token")
+    cluster.answers[grant] = (201, {"status": {"token": "of-adapt"}})
+    reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    cluster.tokens["of-adapt"] = {
+        ("POST", reviews): (201, {"status": {"allowed": False}}),
+        ("POST", JOBS): POLICY,
+        ("GET", f"{HERE}/secrets/adapt-s3"): forbidden("get", "secrets"),
+    }
+    rows = by_check(doctor(service_account="adapt", **JOB))
+    assert "then as adapt, by a token for ten minutes" in rows["API"].found
+    assert rows["rights"].found.startswith("adapt may not create pytorchjobs.kubeflow.org")
+    assert rows["operator"].status == "failed"
+    assert rows["secrets"].status == "ok"  # it may not look itself, and need not
+    (asked,) = [body for path, body in cluster.sent if path == grant[1]]
+    assert asked["spec"]["expirationSeconds"] == 600
+    assert "by a token" not in by_check(doctor(**JOB))["API"].found
+
+
 def test_only_the_kind_that_is_asked_after_needs_rights(cluster: Cluster) -> None:
     cluster.denied = {(verb, resource) for verb, _, resource, _ in NEEDED}
     lacking = missing(connect(), "trainjob")
@@ -199,7 +374,7 @@ def test_the_table_is_aligned_and_the_exit_code_tells(cluster: Cluster) -> None:
     assert all(line[28] != " " for line in done.stdout.splitlines())
     cluster.answers["POST", JOBS] = WEBHOOK_DOWN
     done = run_module("components.doctor", "--json")
-    assert (done.returncode, done.stderr) == (2, "error: 1 of 12 checks failed: operator\n")
+    assert (done.returncode, done.stderr) == (2, "error: 1 of 14 checks failed: operator\n")
     (red,) = [each for each in json.loads(done.stdout) if each["status"] == "failed"]
     assert red.keys() == {"check", "status", "found", "mend"}
 
@@ -259,6 +434,47 @@ def test_two_pods_reach_each_other_and_are_deleted(cluster: Cluster, monkeypatch
     assert "each pod reached the other" in found.found
     assert len(cluster.pods) == 2
     assert sorted(cluster.deleted) == sorted(cluster.pods)
+
+
+def test_the_pods_are_as_large_as_the_jobs(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.doctor.rendezvous.POLL_SECONDS", 0.1)
+
+    def sizes(num_workers: int) -> list[Any]:
+        cluster.sent.clear()
+        assert by_check(doctor(rendezvous=True, **{**JOB, "num_workers": num_workers}))["rendezvous"].status == "ok"
+        pods = [body["spec"]["containers"][0] for path, body in cluster.sent if path == f"{HERE}/pods"][1:]  # after the dry run
+        assert {each["imagePullPolicy"] for each in pods} == {"IfNotPresent"}
+        return [each["resources"] for each in pods]
+
+    asked = {"cpu": "1", "memory": "4Gi", "nvidia.com/gpu": "8"}
+    assert sizes(2) == [{"requests": asked, "limits": asked}] * 2
+    large, small = sizes(1)
+    assert large == {"requests": asked, "limits": asked}
+    assert small["limits"] == {"cpu": "500m", "memory": "256Mi"}  # a job of one needs the place of one
+
+
+def test_the_second_pod_is_started_when_the_first_runs(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when it has an address: its image may take minutes yet, and the second would give up."""
+    monkeypatch.setattr("components.doctor.rendezvous.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("components.doctor.rendezvous.SECONDS", 1.0)
+    cluster.answers["GET", "pod"] = in_a_pod({"waiting": {"reason": "ContainerCreating"}}, podIP="127.0.0.1")
+    assert "not done after 1 s" in by_check(doctor(rendezvous=True))["rendezvous"].found
+    assert len(cluster.pods) == 1
+
+
+def test_pods_that_no_node_takes_are_given_up(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.doctor.rendezvous.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("components.doctor.rendezvous.UNSCHEDULABLE_SECONDS", 0.5)
+    text = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    unmet = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": text}
+    cluster.answers["GET", "pod"] = (200, {"status": {"phase": "Pending", "conditions": [unmet]}})
+    started = time.monotonic()
+    said = by_check(doctor(rendezvous=True, **JOB))["rendezvous"]
+    assert time.monotonic() - started < 60
+    assert said.status == "failed"
+    assert said.found.endswith(f"has had no place for 0 s: {text}")
+    assert "autoscaler" in said.mend
+    assert cluster.deleted == list(cluster.pods)
 
 
 def in_a_pod(state: dict[str, Any], **more: Any) -> Answer:
@@ -351,6 +567,17 @@ def test_mlflow_answers_or_does_not(cluster: Cluster, tracking: str, monkeypatch
     said = by_check(doctor(tracking_uri="http://127.0.0.1:9"))["MLflow"]
     assert said.status == "failed"
     assert "MLflow at http://127.0.0.1:9 does not answer" in said.found
+
+
+def test_no_bucket_is_made_by_looking(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server(tmp_path / "s3") as keys:
+        for name, value in keys.items():
+            monkeypatch.setenv(name, value)
+        said = by_check(doctor(uri="s3://nobody-has-it/runs"))["storage"]
+        assert said.status == "failed"
+        assert "has no bucket 'nobody-has-it': create it, or mend the URI" in said.found
+        assert by_check(doctor(uri=f"s3://{BUCKET}/runs"))["storage"].status == "ok"
+        assert [each["Name"] for each in s3.client().list_buckets()["Buckets"]] == [BUCKET]
 
 
 @pytest.mark.slow
