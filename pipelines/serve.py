@@ -64,7 +64,7 @@ def _request(name: str, alias: str, otherwise: str) -> tuple[str, str]:
     """
     import mlflow  # seconds, as is the next
 
-    from components.registry.champion import find_version
+    from components.registry.fetching import find_version
     from components.tracking.runs import reachable
 
     client = mlflow.MlflowClient()

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from components.artifacts.folders import FILE, Manifest
 from components.errors import UserError
-from components.registry.champion import EVALUATION, find_version
+from components.registry.fetching import EVALUATION, find_version
 from components.tracking.runs import reachable
 from components.tracking.server import use_server
 

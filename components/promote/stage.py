@@ -27,7 +27,8 @@ def promote(*, model_uri: str, settings: str = parameters.settings, **given: Any
 
     import mlflow  # seconds, as are the next
 
-    from components.registry.champion import crown, find_version, record
+    from components.registry.champion import crown, record
+    from components.registry.fetching import find_version
     from components.tracking.runs import reachable
 
     client = mlflow.MlflowClient()

@@ -17,7 +17,7 @@ from mlflow.types import ColSpec, Schema
 from components.artifacts.folders import read_manifest
 from components.artifacts.names import EXAMPLES
 from components.errors import TryAgainError, UserError
-from components.registry.champion import EVALUATION, fetch
+from components.registry.fetching import EVALUATION, fetch
 from components.tasks.table import Task
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "pandas", "numpy")

@@ -7,7 +7,7 @@ import mlflow
 
 from components.artifacts.provenance import Tracking
 from components.errors import UserError
-from components.registry.champion import EVALUATION, fetch_evaluation, find_version
+from components.registry.fetching import EVALUATION, fetch_evaluation, find_version
 from components.tracking import tree
 from components.tracking.runs import MODEL_URI, reachable
 from components.tracking.server import use_server

@@ -135,11 +135,7 @@ def killed_launcher(place: Place) -> str:
     run_id = place.start(*of(place, **LONG, seed=5))
     place.training(run_id)
     (job,) = place.jobs(run_id)
-    place.delete_pod(
-        step_of(
-            place,
-        )
-    )
+    place.delete_pod(step_of(place, run_id))
     trained(place, run_id)
     after = {it["metadata"]["uid"] for it in place.jobs(run_id)} - {job["metadata"]["uid"]}
     assert not after, "a second job"
