@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from components import cli
+from components.artifacts.folders import read_manifest
 from components.artifacts.names import METRICS
 from components.artifacts.provenance import Tracking
 from components.evaluate.stage import flat
@@ -29,6 +30,9 @@ def register_step(settings: str, trained: Any, evaluation: Any, card: Any, model
             results = json.loads((folder / METRICS).read_text())
             run.log_score(flat(results))
             run.log_generated(results["generated"])
+            manifest = read_manifest(folder, "evaluate")
+            inputs = manifest["inputs"]
+            run.log_cached({"tokenize": inputs["data"], "train": inputs["model"], "evaluate": manifest["digest"]})
             Path(card.path).write_text(registered["card"])
             Path(model_uri).write_text(registered["model_uri"])
             Path(gate).write_text(str(registered["decision"]))

@@ -14,6 +14,7 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from components.artifacts.folders import Manifest, asked
 from components.artifacts.provenance import Iteration, Tracking, generators_of, pipeline_run_id
@@ -214,6 +215,26 @@ class StageRun:
         on = {"dataset_name": dataset.name, "dataset_digest": dataset.digest} if dataset else {}
         for run_id in filter(None, (self.run_id, self.parent_id)):
             self.client.log_batch(run_id, metrics=[Metric(name, value, now, 0, **on) for name, value in metrics.items()])
+
+    def log_cached(self, digests: Mapping[str, str]) -> None:
+        """On the run above, the runs that made what this pipeline run took from the cache: a tag and a link each.
+
+        Args:
+            digests: Stage -> that of its output.
+        """
+        own = self.client.get_run(self.run_id)
+        links = []
+        for stage, digest in digests.items():
+            made = tree.with_tags(self.client, own.info.experiment_id, {"digest.output": digest})
+            here = own.data.tags.get(tree.PIPELINE_RUN_TAG)
+            if made and self.parent_id and all(run.data.tags.get(tree.PIPELINE_RUN_TAG) != here for run in made):
+                run_id = made[0].info.run_id
+                self.client.set_tag(self.parent_id, f"cached.{stage}", run_id)
+                links.append(
+                    f"- {stage}: from the cache, made by [{run_id}](#/experiments/{own.info.experiment_id}/runs/{run_id})"
+                )
+        if links and self.parent_id:
+            self.client.set_tag(self.parent_id, MLFLOW_RUN_NOTE, "\n".join(links))
 
     def log_registered(self, model_uri: str) -> None:
         """By which `stage_run` finds the iteration that registered it."""

@@ -91,6 +91,11 @@ def test_text_to_registered_model_on_two_ranks(tmp_path: Path) -> None:
     assert len(client.search_model_versions("name = 'sample-rte'")) == 1
     parents = client.search_runs([experiment.experiment_id], "tags.stage = 'pipeline'")
     assert [run.data.metrics["score"] for run in parents] == [parent.data.metrics["score"]] * 2
+    made = {f"cached.{stage}": runs[stage].info.run_id for stage in ("tokenize", "train", "evaluate")}
+    cached = [{name: tag for name, tag in run.data.tags.items() if name.startswith("cached.")} for run in parents]
+    assert sorted(cached, key=len) == [{}, made]
+    (note,) = (run.data.tags["mlflow.note.content"] for run in parents if "cached.train" in run.data.tags)
+    assert re.findall(r"#/experiments/\d+/runs/(\w+)\)", note) == list(made.values())
 
 
 @pytest.mark.parametrize(
