@@ -64,6 +64,9 @@ class Kubeflow:
         if path.endswith("/runs") and method == "POST":
             self.runs.append(body)
             return 200, {**body, "run_id": f"r{len(self.runs) - 1}", "created_at": START}
+        if path.endswith(":terminate") and method == "POST":
+            self.states[self.runs[int(path.rpartition("/")[2][1:].partition(":")[0])]["display_name"]] = ["CANCELED"]
+            return 200, {}
         if path.endswith("/runs") and method == "GET":
             return 200, self.listed(query)
         if "/runs/" in path and method == "GET" and (states := self.states_of(path.rpartition("/")[2])):

@@ -24,6 +24,7 @@ from components.launch.api import JOBS, PODS, TRAIN_JOBS, Api, ApiError, Object,
 from components.launch.api import connect as connect_to_kubernetes
 from components.launch.job import RUN_LABEL, label_value
 from components.launch.lifecycle import POD_LABEL
+from pipelines.follow import ENDED
 from pipelines.kubeflow import Kubeflow
 from pipelines.kubeflow import connect as connect_to_kubeflow
 
@@ -105,10 +106,18 @@ class Place:
                 f"/apis/v2beta1/runs/{run_id}:terminate", "POST", auth_settings=["Bearer"], response_type="object"
             )
 
-    def task(self, run_id: str, name: str) -> str:
-        """The state of a run's task; '' before there is one."""
-        tasks = (self.run(run_id).get("run_details") or {}).get("task_details") or []
-        return next((str(task.get("state") or "") for task in tasks if task.get("display_name") == name), "")
+    def has_ended(self, run_id: str, stage: str) -> bool:
+        """Whether a stage has ended well.
+
+        Raises:
+            AssertionError: the run has ended, and it has not.
+        """
+        run = self.run(run_id)
+        tasks = (run.get("run_details") or {}).get("task_details") or []
+        if any(task.get("display_name") == stage and task.get("state") == "SUCCEEDED" for task in tasks):
+            return True
+        assert run.get("state") not in ENDED, f"the run has ended before {stage} was done: {run.get('state')}"
+        return False  # what failed may be tried again
 
     def workflow_bytes(self, run_id: str) -> int:
         """Of the run's Workflow object, as Kubernetes keeps it."""
@@ -155,8 +164,7 @@ class Place:
         """The ranks, once one of them has told of an update, and some seconds later, in which checkpoints are written."""
 
         def look() -> list[Object] | None:
-            if self.task(run_id, "train") == "FAILED":
-                raise AssertionError("train failed before it trained")
+            assert not self.has_ended(run_id, "train"), "train has ended already"
             ranks = [pod for pod in self.ranks(run_id) if pod["status"].get("phase") == "Running"]
             logs = [b"\n".join(self.api.lines(f"{PODS}/{pod['metadata']['name']}/log", {"tailLines": 50})) for pod in ranks]
             return ranks if any(b"update " in log for log in logs) else None
@@ -338,7 +346,7 @@ def forwarded(namespace: str, what: str, port: int) -> Iterator[str]:
                 if process.poll() is not None or time.monotonic() > until:
                     raise OSError(f"{' '.join(command)} does not work")
                 time.sleep(0.2)
-            yield f"http://127.0.0.1:{here}"
+            yield f"http://localhost:{here}"  # by which name MLflow answers
         finally:
             process.terminate()
 

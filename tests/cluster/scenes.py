@@ -242,12 +242,7 @@ def suite(place: Place, seeds: str) -> list[str]:
 def trained(place: Place, run_id: str) -> None:
     """Until the train step has ended well. What comes after it is in other scenes."""
 
-    def look() -> bool:
-        state = place.task(run_id, "train")
-        assert state != "FAILED", log_of_step(place, run_id).strip().splitlines()[-3:]
-        return state == "SUCCEEDED"
-
-    place.wait_for("end of training", look, 600)
+    place.wait_for("end of training", lambda: place.has_ended(run_id, "train"), 600)
 
 
 def step_of(place: Place, run_id: str) -> dict:  # type: ignore[type-arg]

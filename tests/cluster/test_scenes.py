@@ -12,6 +12,7 @@ import pytest
 import run
 import scenes
 import yaml
+from kubeflow_stub import Kubeflow as Stub
 from manifests import needs_kubectl
 from place import OWN, Ended, NotHere, Place, launcher_settings, write_overlays
 from support import ROOT
@@ -26,13 +27,19 @@ from pipelines.table import PIPELINES
 SENDING = [name for name in scenes.SCENES if name not in ("overlay", "left behind")]
 
 
+def api_of(namespace: str) -> Api:
+    """Of no cluster."""
+    api = Api.__new__(Api)
+    api.namespace = namespace
+    return api
+
+
 class Recorder(Place):
     """Looks at what would be sent, and sends nothing. What is asked of the cluster has no answer."""
 
     def __init__(self) -> None:
-        api, kubeflow = Api.__new__(Api), Kubeflow("http://127.0.0.1:9", None)
-        api.namespace = "kubeflow"
-        super().__init__(api, kubeflow, "http://127.0.0.1:9", "r/s@sha256:0", "r/t@sha256:0", time.monotonic() + 60)
+        away = "http://127.0.0.1:9"
+        super().__init__(api_of("kubeflow"), Kubeflow(away, None), away, "r/s@sha256:0", "r/t@sha256:0", time.monotonic() + 60)
         self.typed: list[dict[str, Any]] = []
 
     def submit(self, *arguments: str, seconds: float = 900.0) -> Ended:
@@ -91,6 +98,20 @@ def test_what_it_installs_is_whole(is_multi_user: bool, tmp_path: Path, monkeypa
     assert server["spec"]["template"]["spec"]["containers"][0]["image"] == f"registry/mlflow@sha256:{'0' * 64}"
     store = yaml.safe_load(launcher_settings("team-a")["data"]["providers"])["s3"]["default"]
     assert store["endpoint"] == f"adapt-seaweedfs.{OWN}:8333"
+
+
+def test_suites_and_ends_are_asked_of_kubeflow_as_it_answers() -> None:
+    """As far as its API goes: the second suite finds the runs of the first."""
+    with Stub().running() as stub:
+        place = Place(api_of("kubeflow"), Kubeflow(stub.endpoint, None), stub.endpoint, "r/s:1", "r/t:1", time.monotonic() + 60)
+        assert scenes.suite_of_3(place).startswith("three runs and their table")
+        assert scenes.suite_of_12(place).startswith("nine more runs and their table")
+        assert len(stub.runs) == 3 + 1 + 9 + 1
+        run_id = place.start(*scenes.of(place))
+        place.terminate(run_id)
+        assert place.run(run_id)["state"] == "CANCELED"
+        with pytest.raises(AssertionError, match="has ended before train was done: CANCELED"):
+            place.has_ended(run_id, "train")
 
 
 def test_where_there_is_no_cluster_it_says_so_and_nothing_fails(tmp_path: Path) -> None:
