@@ -30,7 +30,7 @@ from components.training.budget import Updates
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from components.training.data import Split
     from components.training.loop import Course
@@ -78,7 +78,7 @@ def train(
     with join_ranks() as ranks:
         task, split = Task.read(data_dir), read_split(data_dir, "train")
         tokenizer = _tokenizer(data_dir, training.model)
-        run, course, model = _build(training, task, split, len(tokenizer), ranks)
+        run, course, exchange = _build(training, task, split, len(tokenizer), ranks)
         folder_of_checkpoints = None
         if training.checkpoint_minutes and ranks.rank == 0:
             folder_of_checkpoints = checkpoint_dir or checkpoint.default_folder(artifact)
@@ -101,9 +101,9 @@ def train(
             if state:
                 log.go_on(state.metrics, state.numbers["seconds"])
             gradients = Gradients(
-                run, model, method, objective_of(task.is_regression), split, tokenizer.pad_token_id, ranks, log, signalled
+                run, exchange, method, objective_of(task.is_regression), split, tokenizer.pad_token_id, ranks, log, signalled
             )
-            del model
+            del exchange
             ending = run_updates(run, course, gradients, log, checkpoints)
             gradients.leave_ddp()
             if ending:
@@ -168,8 +168,8 @@ def _tokenizer(data_dir: Path, model: str) -> "PreTrainedTokenizerBase":
 
 def _build(
     training: Training, task: Task, split: "Split", vocabulary_size: int, ranks: "Ranks"
-) -> tuple["Run", "Course", "PreTrainedModel | DistributedDataParallel"]:
-    """The run before its first update, what was settled for it, and its network, in DDP where there are many ranks."""
+) -> tuple["Run", "Course", "DistributedDataParallel | None"]:
+    """The run before its first update, what was settled for it, and what exchanges gradients where there are many ranks."""
     import torch
     from torch.nn.parallel import DistributedDataParallel
 
@@ -181,6 +181,7 @@ def _build(
     from components.training.randomness import NEW_LAYERS, generator_seed
     from components.training.run import Run
     from components.training.selection import Shuffled, num_examples, updates_per_epoch
+    from components.training.update import Exchanged
 
     batch_size = training.global_batch_size
     per_epoch = updates_per_epoch(len(split), batch_size)
@@ -216,9 +217,9 @@ def _build(
     optimizer = build_optimizer(training.optimizer, network, peak, training.weight_decay)
     run = Run(network, optimizer, arithmetic, Shuffled(len(split), batch_size), tokens=training.micro_batch_tokens)
     if ranks.count == 1:
-        return run, course, network
-    # Buffers (position ids) never change: broadcasting them would write between the forwards of one update.
-    return run, course, DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        return run, course, None
+    # Buffers (position ids) never change: they need no broadcast.
+    return run, course, DistributedDataParallel(Exchanged(network), forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
 def _introduce(settled: Settled, effective: Mapping[str, Any], ranks: "Ranks") -> None:

@@ -2,7 +2,6 @@
 all-reduce.
 """
 
-import contextlib
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,11 +30,11 @@ from components.training.run import Run
 class Gradients:
     """Computes the gradient of a run's updates.
 
-    model: the run's network, in DDP where there are many ranks.  signalled: tells the signal that this rank got.
+    exchange: what adds up the ranks' gradients; None where there is one rank.  signalled: tells the signal that this rank got.
     """
 
     run: Run
-    model: nn.Module
+    exchange: DistributedDataParallel | None
     method: Method
     objective: Objective
     split: Split
@@ -71,7 +70,15 @@ class Gradients:
         batches = map(self._batch, mine)
         with lost_ranks(self.signalled):
             for loss in accumulate_gradients(
-                self.model, self.method, self.objective, batches, len(mine), progress, weight, self.run.arithmetic
+                self.run.network,
+                self.method,
+                self.objective,
+                batches,
+                len(mine),
+                progress,
+                weight,
+                self.run.arithmetic,
+                self.exchange,
             ):
                 self.log.add(loss, weight / ranks.count)
 
@@ -123,11 +130,26 @@ class Gradients:
         """Before the process group goes: what of DDP were left would hold the GIL while it waits for gloo's threads, one of
         which may be waiting for the GIL.
         """
-        self.model = self.run.network
+        self.exchange = None
+
+
+class Exchanged(nn.Module):
+    """What DDP wraps: the network, whose parameters it watches, and a forward that hands on a loss.
+
+    DDP's forward arms the reducer, whose backward pass then exchanges gradients. It must be the last thing before that pass: a
+    rank that armed it in the midst of an update, ran out of memory and began again would exchange a part of its gradient.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, loss: Tensor) -> Tensor:
+        return loss
 
 
 def accumulate_gradients(
-    model: nn.Module,
+    network: nn.Module,
     method: Method,
     objective: Objective,
     batches: Iterable[Batch],
@@ -135,10 +157,12 @@ def accumulate_gradients(
     progress: Progress,
     weight: float,
     arithmetic: Arithmetic,
+    exchange: DistributedDataParallel | None = None,
 ) -> Iterator[Loss]:
     """Add `weight` times the gradient of every loss of the update's micro-batches to param.grad (scaled, with fp16).
 
-    Under DDP all ranks' gradients are averaged in the last backward pass; until then each rank adds up its own.
+    With `exchange`, DDP around `Exchanged`, the gradients of all ranks are averaged in the last backward pass; until then each
+    rank adds up its own.
 
     Raises:
         torch.OutOfMemoryError: param.grad holds a part of the gradient; nothing was exchanged.
@@ -150,18 +174,18 @@ def accumulate_gradients(
     num_losses = method.passes(progress).num_losses
     left = num_batches * num_losses
     for batch in batches:
-        losses = method.losses(objective, model, batch, progress)
+        losses = method.losses(objective, network, batch, progress)
         for _ in range(num_losses):
             left -= 1
-            # no_sync must surround the forward: DDP decides there whether this backward all-reduces.
-            with model.no_sync() if left and isinstance(model, DistributedDataParallel) else contextlib.nullcontext():
-                with arithmetic.autocast():
-                    loss = next(losses)
+            with arithmetic.autocast():
+                loss = next(losses)
+            total = arithmetic.scaler.scale(loss.total * weight)
+            if left or exchange is None:
+                total.backward()
+            else:
                 try:
-                    arithmetic.scaler.scale(loss.total * weight).backward()
+                    exchange(total).backward()
                 except torch.OutOfMemoryError as error:
-                    if left or not isinstance(model, DistributedDataParallel):
-                        raise
                     mend = f"give --micro-batch-tokens less than {batch.input_ids.numel()}"
                     raise UserError(f"out of memory while the ranks exchanged gradients: {mend} ({error})") from None
             yield loss

@@ -1,13 +1,17 @@
 """Running out of memory costs an update's time, not its result. torch.OutOfMemoryError is raised by hand: CPUs have none."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from run_methods import VARIANTS
 from safetensors.torch import load_file
+from support import ROOT
 
 from components.errors import UserError
 from components.train import stage
@@ -67,6 +71,23 @@ def test_an_update_that_did_not_fit_is_computed_again_with_the_same_result(
     lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("roomy", "tight")]
     losses = [[json.loads(line)["loss"] for line in part] for part in lines]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("repetitions", [1, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_rank_that_runs_out_of_memory_alone_changes_nothing_and_nobody_hangs(
+    tokenized: Callable[[str], Path], tmp_path: Path, repetitions: int
+) -> None:
+    """After any forward pass of any method, with more than one micro-batch when it is computed again."""
+    script = ROOT / "tests/training/run_out_of_memory.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
+    done = subprocess.run(
+        [str(word) for word in (*command, tokenized("rte"), tmp_path, repetitions)],
+        capture_output=True, text=True, cwd=ROOT, timeout=120 * repetitions,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    differences = json.loads((tmp_path / "differences.json").read_text())
+    assert len(differences) > 2 * len(VARIANTS)
+    assert {name: it for name, it in differences.items() if it > 1e-6} == {}
 
 
 def test_one_example_too_much_is_one_line(
