@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,9 +84,16 @@ def exit_codes(beside: str | Path | None = None) -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def killed(who: str) -> TryAgainError:
-    """Of a process that ended by SIGKILL, which is sent from outside."""
-    return TryAgainError(f"{who} was killed by SIGKILL (a machine without memory does it)")
+KILLERS: Mapping[int, str] = {
+    signal.SIGKILL: "a machine without memory does it",
+    signal.SIGABRT: "NCCL does it where a GPU or another rank is lost",
+}
+"""Signal that ends a process through no fault of its own -> who sends it."""
+
+
+def killed(who: str, number: int) -> TryAgainError:
+    """Of a process that ended by such a signal."""
+    return TryAgainError(f"{who} was killed by {signal.Signals(number).name} ({KILLERS[number]})")
 
 
 def reraise(record: Path, exit_code: int = 1) -> None:
@@ -96,8 +103,8 @@ def reraise(record: Path, exit_code: int = 1) -> None:
         FailedError: there is none.
         TryAgainError: nor can there be: the process was killed.
     """
-    if exit_code == -signal.SIGKILL:
-        raise killed("it")
+    if -exit_code in KILLERS:
+        raise killed("it", -exit_code)
     try:
         body = json.loads(record.read_text())["message"]
         message, code = body["message"], body["extraInfo"].get("exit_code", 1)

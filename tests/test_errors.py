@@ -38,9 +38,10 @@ def test_no_record_is_a_failure_too(tmp_path: Path) -> None:
         errors.reraise(tmp_path / "absent.json")
 
 
-def test_a_process_that_was_killed_may_be_tried_again(tmp_path: Path) -> None:
-    with pytest.raises(errors.TryAgainError, match="killed by SIGKILL"):
-        errors.reraise(tmp_path / "absent.json", -signal.SIGKILL)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
+def test_a_process_that_was_killed_may_be_tried_again(tmp_path: Path, number: signal.Signals) -> None:
+    with pytest.raises(errors.TryAgainError, match=f"killed by {number.name}"):
+        errors.reraise(tmp_path / "absent.json", -number)
 
 
 def test_sigterm_cleans_up_and_is_143(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """torchrun, as it is, that says a little more: of ranks that were killed from outside, and nothing of a SIGTERM to itself."""
 
 import os
-import signal
 from pathlib import Path
 
 from components import errors
@@ -23,8 +22,9 @@ def main() -> None:
     except ChildFailedError as error:  # the failing rank has shown its traceback
         first = min(failure.timestamp for failure in error.failures.values())
         for rank, failure in error.failures.items():
-            if failure.exitcode == -signal.SIGKILL and failure.timestamp <= first + AT_ONCE:
-                record, killed = os.environ.get("TORCHELASTIC_ERROR_FILE"), errors.killed(f"rank {rank}")
+            if -failure.exitcode in errors.KILLERS and failure.timestamp <= first + AT_ONCE:
+                record = os.environ.get("TORCHELASTIC_ERROR_FILE")
+                killed = errors.killed(f"rank {rank}", -failure.exitcode)
                 errors.write_record(Path(record) if record else None, killed.exit_code, str(killed))
         raise SystemExit(1) from None
 

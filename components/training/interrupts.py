@@ -6,7 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import torch
+from torch.distributed import DistBackendError
+
 from components.errors import TryAgainError
+
+OWN_FAULTS = ("device-side assert", "illegal memory access", "misaligned address", "invalid argument")
+"""What CUDA says of a program that is wrong: the same comes again."""
 
 Signalled = Callable[[], int]
 """Tells the first signal that came; 0 for none."""
@@ -50,15 +56,18 @@ def ended_by(number: int) -> BaseException:
 
 @contextlib.contextmanager
 def lost_ranks(signalled: Signalled) -> Iterator[None]:
-    """Within the block, where gloo says that another rank has left: what the signal of this one raises, else TryAgainError.
+    """Within the block, where another rank or this one's GPU is lost: what the signal of this rank raises, else TryAgainError.
 
-    NCCL says nothing: torchrun, or NCCL's own watchdog, ends a rank that waits for one that has left.
+    NCCL's watchdog may be faster: it aborts a rank that waits for one that has left.
     """
     try:
         yield
     except RuntimeError as error:
-        if "/gloo/" not in str(error):
+        said = str(error)
+        if isinstance(error, torch.AcceleratorError) and not any(word in said for word in OWN_FAULTS):
+            raise TryAgainError(f"the GPU is lost: {said.splitlines()[0]}") from None
+        if "/gloo/" not in said and not isinstance(error, DistBackendError):
             raise
         time.sleep(1)  # torchrun believes the record of the earliest second: let it be that of the rank that failed
-        reason = str(error).partition("] ")[2].partition(". ")[0]
+        reason = said.partition("] ")[2].partition(". ")[0] or said.splitlines()[0]
         raise ended_by(signalled()) if signalled() else TryAgainError(f"another rank has left: {reason}") from None

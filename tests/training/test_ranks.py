@@ -15,9 +15,12 @@ import torch
 from run_methods import COMMON, NUM_UPDATES, VARIANTS
 from safetensors.torch import load_file
 from support import ROOT, heed_interrupts
+from torch.distributed import DistBackendError
 
-from components.errors import UserError
+from components.errors import TryAgainError, UserError
 from components.launch.torchrun import launched
+from components.training.interrupts import lost_ranks
+from components.training.ranks import join_ranks
 
 ARGUMENTS = {
     "model": "tiny",
@@ -154,6 +157,71 @@ def test_a_stopped_run_leaves_its_checkpoint_and_nothing_else(
     assert process.returncode == 128 + stop
     assert [path.name for path in tmp_path.iterdir()] == ["m.checkpoint"]
     assert len(list((tmp_path / "m.checkpoint").iterdir())) == 1
+
+
+ALONE = """
+import os, runpy, sys
+import torch.distributed as dist
+from components.training.methods.plain import Plain
+
+def destroy_together(destroy=dist.destroy_process_group):  # as NCCL does
+    dist.barrier()
+    destroy()
+
+def losses(self, objective, network, batch, progress, real=Plain.losses):
+    if os.environ["RANK"] == "1" and progress.update == 3:
+        raise ValueError("rank 1 alone")
+    yield from real(self, objective, network, batch, progress)
+
+dist.destroy_process_group, Plain.losses = destroy_together, losses
+sys.argv[0] = "train"
+runpy.run_module("components.train", run_name="__main__")
+"""
+
+
+def test_a_rank_that_fails_alone_waits_for_nobody_and_is_the_one_to_blame(
+    tokenized: Callable[[str], Path], tmp_path: Path
+) -> None:
+    script, record = tmp_path / "alone.py", tmp_path / "error.json"
+    script.write_text(ALONE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    given = ["--data-dir", tokenized("rte"), "--output-dir", tmp_path / "m", "--model", "tiny", "--num-updates", "9"]
+    environment = {**os.environ, "TORCHELASTIC_ERROR_FILE": str(record)}
+    done = subprocess.run([*command, *map(str, given)], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
+    assert done.returncode == 1
+    assert json.loads(record.read_text())["message"]["message"] == "ValueError: rank 1 alone"
+    assert "in losses" in done.stderr  # a bug shows its traceback
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (DistBackendError("NCCL error in: ... remote process exited"), TryAgainError),
+        (RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer. X"), TryAgainError),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered\nmore"), TryAgainError),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), torch.AcceleratorError),
+        (RuntimeError("shapes do not match"), RuntimeError),
+    ],
+)
+def test_a_lost_gpu_or_peer_may_be_tried_again_and_a_bug_may_not(
+    error: Exception, outcome: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises((RuntimeError, TryAgainError)) as raised, lost_ranks(lambda: 0):
+        raise error
+    assert type(raised.value) is outcome
+
+
+def test_more_ranks_than_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"LOCAL_RANK": "2", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(UserError, match="rank 2 of this machine has no GPU, of which there are 2: give num_processes"),
+        join_ranks(),
+    ):
+        pass
 
 
 def test_a_rank_that_waits_for_its_peers_ends_at_once() -> None:
