@@ -24,7 +24,7 @@ from components import cli, errors
 from components.artifacts.folders import FILE, Artifact
 from components.image import take_mounted_settings
 from components.launch import relay
-from components.launch.checkpoints import synced
+from components.launch.checkpoints import forget, synced
 from components.launch.torchrun import threads_each
 from components.storage import s3, transfer
 
@@ -47,7 +47,8 @@ def node(
         settings: The stage's, as components.resolve writes them.
         inputs: NAME=URI of each: what an earlier stage wrote, as s3://BUCKET/FOLDER or a folder on a shared volume.
         output_uri: Where the output goes. If it is there already, nothing is done.
-        checkpoint_uri: Where checkpoints go, until the output is there; empty keeps them on this node.
+        checkpoint_uri: Where checkpoints go, until the output is there, in a folder for each training that could come out of
+            it, so that whoever trains the same finds them; empty keeps them on this node.
         scratch_dir: Folder for everything on this node; what is there is used again. Default: a temporary one.
     """
     with _termination_message(), _scratch(scratch_dir) as folder:
@@ -59,18 +60,20 @@ def node(
         named = (given.partition("=") for given in inputs)
         folders = {f"{name}_dir": transfer.local(uri, folder) for name, _, uri in named} | {"output_dir": output}
         planned: Artifact = importlib.import_module(f"components.{stage}.stage").planned(settings=settings, **folders)
+        job, place = os.environ.get("JOB_NAME", ""), checkpoint_uri and f"{checkpoint_uri}/{planned.identity}"
         if not _is_there(output_uri, planned):
             least, _, most = os.environ.get("PET_NNODES", "1").partition(":")
             is_elastic = bool(most) and least != most
-            kept = synced(checkpoint_uri, checkpoints, is_elastic) if checkpoint_uri else contextlib.nullcontext()
+            kept = synced(place, checkpoints, is_elastic, job) if place else contextlib.nullcontext()
             arguments = {"settings": settings, **folders, "checkpoint_dir": checkpoints}
             with kept, relay.published(output, output_uri):
                 _run_ranks(stage, [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()], folder)
             if not output.exists():
                 return
             transfer.store(output, output_uri)
-        for uri in filter(None, (checkpoint_uri, relay.place(output_uri))):
-            transfer.remove(uri)
+        transfer.remove(relay.place(output_uri))
+        if place:
+            forget(place, job)
 
 
 def _is_there(uri: str, artifact: Artifact) -> bool:

@@ -2,15 +2,13 @@
 MLflow. What cannot be moved comes later, with the output.
 """
 
-import contextlib
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from components.artifacts.names import TRAINING_LOG
-from components.errors import StageError
+from components.launch.repeated import repeated
 from components.storage import transfer
 
 SECONDS = 15.0
@@ -36,7 +34,7 @@ def published(output_dir: Path, output_uri: str) -> Iterator[None]:
                 transfer.write_text(place(output_uri), text)
                 last = text
 
-    with _repeated(publish):
+    with repeated(publish, SECONDS):
         yield
 
 
@@ -51,26 +49,7 @@ def received(output_uri: str, output_dir: Path) -> Iterator[None]:
             (folder / TRAINING_LOG).write_text(text)
 
     try:
-        with _repeated(receive):
+        with repeated(receive, SECONDS):
             yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _repeated(look: Callable[[], None]) -> Iterator[None]:
-    """Within the block, in a thread; what goes wrong goes wrong once, and the next look is another."""
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.wait(SECONDS):
-            with contextlib.suppress(StageError, OSError):
-                look()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

@@ -34,7 +34,7 @@ def run_job(stage: str, settings: str, placement: Placement, kind: JobKind, plac
     name = job_name(stage, run_id, task_id)
     inputs, output = exchange(placement, places, name)
     api = connect()
-    command = node_command(stage, settings, inputs, output)
+    command = node_command(stage, settings, inputs, output, checkpoints_at(placement, output, run_id))
     job = build_job(stage, command, placement, name, run_id, task_id, task_config, api)
     end, digest = f"{output}.error.json", manifest(job, kind)["metadata"]["annotations"][DIGEST]
     if (text := transfer.read_text(end)) and (earlier := json.loads(text)).get("job") == digest:
@@ -83,11 +83,19 @@ def exchange(placement: Placement, places: Places, name: str) -> tuple[dict[str,
     return inputs, output
 
 
-def node_command(stage: str, settings: str, inputs: Mapping[str, str], output: str) -> list[str]:
+def checkpoints_at(placement: Placement, output: str, run_id: str) -> str:
+    """Where checkpoints of all runs are: one that was stopped and is sent again has another output, and goes on from them."""
+    if placement.job_storage:
+        return f"{placement.job_storage}/checkpoints"
+    before, of_the_run, _ = output.partition(f"/{run_id}/")  # Kubeflow's are ROOT/PIPELINE/RUN/TASK/.../NAME
+    return f"{before}/checkpoints" if run_id and of_the_run else f"{output}.checkpoints"
+
+
+def node_command(stage: str, settings: str, inputs: Mapping[str, str], output: str, checkpoints: str) -> list[str]:
     """What every pod of the job runs."""
     entry = ["python", "-m", "components.launch.node", f"--stage={stage}", f"--settings={settings}"]
     given = [f"--inputs={name}={uri}" for name, uri in inputs.items()]
-    return [*entry, *given, f"--output-uri={output}", f"--checkpoint-uri={output}.checkpoint"]
+    return [*entry, *given, f"--output-uri={output}", f"--checkpoint-uri={checkpoints}"]
 
 
 def build_job(

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def test_two_nodes_make_the_same_model_as_four_ranks_here(
     (port,) = free_ports(1)
     meeting = {"PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}", "PET_LOCAL_ADDR": "127.0.0.1"}
     shape = {"PET_NNODES": "2:2", "PET_NPROC_PER_NODE": "2", "PET_MAX_RESTARTS": "0", "PET_RDZV_ID": "two"}
-    kept = f"--checkpoint-uri={output}.checkpoint"
+    kept = f"--checkpoint-uri={output}.checkpoints"
     asked = [*arguments_of(output, settings_of()), kept]
     with (
         started(tmp_path / "a", *asked, **meeting, **shape, JOB_NAME="two") as a,
@@ -161,35 +161,48 @@ def test_a_node_that_waits_for_the_others_ends_at_once(store: dict[str, str], tm
 
 
 @pytest.mark.slow
-def test_a_job_that_was_stopped_goes_on_elsewhere_to_the_same_bytes(
+def test_a_run_that_was_stopped_and_sent_again_goes_on_to_the_same_bytes(
     store: dict[str, str], tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the store keeps of it is all that another node needs."""
+    """By another job, whose output goes elsewhere; what the store keeps is all that it needs."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     settings = settings_of(num_updates=400, log_interval=1)
     folders = {"data_dir": tokenized("rte"), "output_dir": tmp_path / "here"}
     with launched("train", {"settings": settings, **folders}, 1) as wait:
         wait()
-    output = f"s3://{BUCKET}/resumed/model"
-    alone = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "1"}
-    asked = [*arguments_of(output, settings), f"--checkpoint-uri={output}.checkpoint"]
-    with started(tmp_path / "a", *asked, **alone) as process:
-        assert process.stdout is not None
-        said = ""
-        while "update" not in said.rpartition("rank(s)")[2]:
-            said += (line := process.stdout.readline())
-            assert line, said
-        process.send_signal(signal.SIGTERM)
-        said += process.communicate(timeout=90)[0]
+    kept = f"s3://{BUCKET}/resumed/checkpoints"
+
+    def run(name: str, settings: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        asked = [*arguments_of(f"s3://{BUCKET}/resumed/{name}/model", settings), f"--checkpoint-uri={kept}"]
+        return started(tmp_path / name, *asked, PET_NNODES="1", PET_NPROC_PER_NODE="1", JOB_NAME=name)
+
+    with run("run-1", settings) as process:
+        said = stopped_in_training(process)
     assert process.returncode == 143, said
-    assert (transfer.read_text(f"{output}.checkpoint/latest") or "").startswith("update-")
-    with started(tmp_path / "b", *asked, **alone) as process:
+    (latest,) = (name for name in transfer.digests(kept) if name.endswith("latest"))
+    assert (transfer.read_text(f"{kept}/{latest}") or "").startswith("update-")
+    with run("other-settings", settings_of(num_updates=400, log_interval=1, seed=4)) as process:
+        said = stopped_in_training(process)
+    assert "train: goes on" not in said
+    with run("run-2", settings) as process:
         said = process.communicate(timeout=240)[0]
     assert process.returncode == 0, said
     assert "train: goes on at update" in said
-    transfer.fetch(output, tmp_path / "model")
+    transfer.fetch(f"s3://{BUCKET}/resumed/run-2/model", tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == (tmp_path / "here" / "model.safetensors").read_bytes()
-    assert transfer.read_text(f"{output}.checkpoint/latest") is None
+    (left,) = {name.partition("/")[0] for name in transfer.digests(kept)}
+    assert left != latest.partition("/")[0]  # those of the other settings
+
+
+def stopped_in_training(process: subprocess.Popen[str]) -> str:
+    """What it said until its end, with SIGTERM after its first update."""
+    assert process.stdout is not None
+    said = ""
+    while "update" not in said.rpartition("rank(s)")[2]:
+        said += (line := process.stdout.readline())
+        assert line, said
+    process.send_signal(signal.SIGTERM)
+    return said + process.communicate(timeout=90)[0]
 
 
 def test_ranks_here_that_were_killed_are_started_again_and_go_on(
@@ -274,6 +287,7 @@ def test_ranks_share_the_cores_of_their_container(
 @pytest.fixture
 def place(request: pytest.FixtureRequest, store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(checkpoints, "SECONDS", 0.05)
+    monkeypatch.setattr(checkpoints, "SIGN_SECONDS", 0.2)
     return f"s3://{BUCKET}/{request.node.name}"
 
 
@@ -370,3 +384,75 @@ def test_what_the_training_deletes_meanwhile_is_stored_whole(place: str, tmp_pat
     transfer.fetch(f"{place}/update-7", tmp_path / "back")
     with pytest.raises(UserError, match="there is nothing"):
         transfer.fetch(f"{place}/update-6", tmp_path / "old")
+
+
+def test_a_run_that_was_stopped_leaves_its_place_to_the_next_at_once(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit), checkpoints.synced(place, tmp_path / "a", False, "run-1"):
+        write_checkpoint(tmp_path / "a", "update-1")
+        raise SystemExit(143)
+    monkeypatch.setattr(checkpoints, "SIGN_SECONDS", 100)
+    with checkpoints.synced(place, tmp_path / "b", False, "run-2"):
+        assert (tmp_path / "b" / "update-1").is_dir()
+        write_checkpoint(tmp_path / "b", "update-2")
+        wait_for(lambda: transfer.read_text(f"{place}/latest") == "update-2")
+    checkpoints.forget(place, "run-2")
+    assert transfer.digests(place) == {}
+
+
+def test_two_jobs_that_train_the_same_do_not_mix(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with checkpoints.synced(place, tmp_path / "a", False, "run-1"):
+        write_checkpoint(tmp_path / "a", "update-1")
+        wait_for(lambda: transfer.read_text(f"{place}/latest") == "update-1")
+        with pytest.raises(SystemExit), checkpoints.synced(place, tmp_path / "b", False, "run-2"):
+            assert not (tmp_path / "b" / "update-1").exists()
+            write_checkpoint(tmp_path / "b", "update-7")
+            raise SystemExit(143)
+        said = f"checkpoint: run-1 trains the same, with {place}: this job's checkpoints go to {place}.run-2\n"
+        assert said in capsys.readouterr().out
+        with checkpoints.synced(place, tmp_path / "c", False, "run-2"):  # it goes on from its own, as another attempt
+            assert [path.name for path in (tmp_path / "c").iterdir()] == ["update-7"]
+        checkpoints.forget(place, "run-2")
+        assert transfer.digests(f"{place}.run-2") == {}
+        assert transfer.read_text(f"{place}/latest") == "update-1"
+        monkeypatch.setattr(checkpoints, "SIGN_SECONDS", 100)
+        with checkpoints.synced(place, tmp_path / "d", False, "run-1"):  # another node of the first job
+            assert (tmp_path / "d" / "update-1").is_dir()
+
+
+def test_the_place_of_a_job_that_was_killed_is_taken_over(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(tmp_path / "a", "update-1")
+    killed = checkpoints.Kept(place, "run-1", tmp_path / "a")
+    killed.choose()
+    killed.store()
+    with checkpoints.synced(place, tmp_path / "b", False, "run-2"):
+        assert (tmp_path / "b" / "update-1").is_dir()
+        write_checkpoint(tmp_path / "a", "update-2")
+        killed.store()  # it was not killed, but cut off
+        assert transfer.read_text(f"{place}.run-1/latest") == "update-2"
+        assert transfer.read_text(f"{place}/latest") == "update-1"
+        killed.leave()
+        assert (transfer.read_text(f"{place}/owner") or "").startswith("run-2 ")
+    assert f"run-2 trains the same, with {place}: this job's checkpoints go to {place}.run-1" in capsys.readouterr().out
+
+
+def test_one_that_leaves_while_another_looks_is_followed(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = checkpoints.Kept(place, "run-1", tmp_path)
+    first.choose()
+    monkeypatch.setattr("components.launch.checkpoints.time.sleep", lambda seconds: first.leave())
+    with checkpoints.synced(place, tmp_path / "b", False, "run-2"):
+        assert (transfer.read_text(f"{place}/owner") or "").startswith("run-2 ")
+
+
+def test_a_job_whose_store_was_away_when_it_began_does_not_store_into_anothers_place(place: str, tmp_path: Path) -> None:
+    transfer.write_text(f"{place}/owner", "run-1 then")
+    late = checkpoints.Kept(place, "run-2", tmp_path / "b", uri=place)  # as `choose` leaves it that fails
+    write_checkpoint(tmp_path / "b", "update-1")
+    late.store()
+    assert transfer.read_text(f"{place}.run-2/latest") == "update-1"
+    assert transfer.read_text(f"{place}/latest") is None

@@ -31,7 +31,7 @@ from components.train.settings import Training
 
 GIVEN: dict[str, object] = {"model": "tiny", "method": "scala", "num_updates": 2, "global_batch_size": 32, "seed": 3}
 SETTINGS = cli.write(cli.pick(Training, GIVEN))
-COMMAND = remote.node_command("train", SETTINGS, {"data": "d"}, "o")
+COMMAND = remote.node_command("train", SETTINGS, {"data": "d"}, "o", "c")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,9 @@ def test_a_job_trains_on_what_the_step_was_given_and_the_model_comes_back(
         api = known(cluster.url, tmp_path, monkeypatch)
         task_id = remote.task_id_of(places)
         name = job_name("train", "run-1", task_id)
-        command = remote.node_command("train", SETTINGS, *remote.exchange(placement, places, name))
+        inputs, output = remote.exchange(placement, places, name)
+        kept = f"{placement.job_storage}/checkpoints" if shared else f"{output}.checkpoints"
+        command = remote.node_command("train", SETTINGS, inputs, output, kept)
         job = remote.build_job("train", command, placement, name, "run-1", task_id, None, api)
         run_pod(manifest(job, "pytorchjob"), tmp_path / "pod")  # before the recorded job has begun: its end comes too soon
         with launched("train", SETTINGS, placement, places) as wait:
@@ -237,6 +239,19 @@ def test_a_task_is_known_by_its_outputs_place_whichever_try_it_is(tmp_path: Path
     assert here == again != remote.task_id_of(places_of(tmp_path, tmp_path, f"s3://{BUCKET}/runs/b"))
 
 
+@pytest.mark.parametrize(
+    ("output", "storage", "where"),
+    [
+        ("minio://b/v2/artifacts/adapt/run-1/train/55/trained", "", "minio://b/v2/artifacts/adapt/checkpoints"),
+        ("s3://b/runs/trained", "", "s3://b/runs/trained.checkpoints"),
+        ("/volume/adapt-train-1/output", "/volume", "/volume/checkpoints"),
+    ],
+    ids=["as Kubeflow names it", "anywhere", "shared volume"],
+)
+def test_checkpoints_lie_where_another_run_finds_them(output: str, storage: str, where: str) -> None:
+    assert remote.checkpoints_at(Placement(**PLACEMENT | {"job_storage": storage}), output, "run-1") == where
+
+
 def test_what_the_step_asks_for_is_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = SimpleNamespace(
         resources={"limits": {"nvidia.com/gpu": "4", "memory": "8Gi"}},
@@ -264,7 +279,7 @@ def test_what_the_step_asks_for_is_the_ranks(tmp_path: Path, monkeypatch: pytest
     assert {"name": "NCCL_DEBUG", "value": "INFO"} in container["env"]
     assert body["metadata"]["ownerReferences"] == [workflow]
     assert container["command"][:5] == ["python", "-m", "components.launch.node", "--stage=train", f"--settings={SETTINGS}"]
-    assert container["command"][5:] == ["--inputs=data=d", "--output-uri=o", "--checkpoint-uri=o.checkpoint"]
+    assert container["command"][5:] == ["--inputs=data=d", "--output-uri=o", "--checkpoint-uri=c"]
     (run_id,) = (it for it in container["env"] if it["name"] == "PIPELINE_RUN_ID")
     assert run_id == {"name": "PIPELINE_RUN_ID", "value": "run-1"}
     assert "/data" in [mount["mountPath"] for mount in container["volumeMounts"]]
