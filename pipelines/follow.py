@@ -17,7 +17,7 @@ from typing import Any
 from components.errors import FailedError, StageError, TryAgainError, UserError
 from components.launch import api as kubernetes
 from components.launch.api import PODS, ApiError, AwayError
-from components.launch.verdict import HOPELESS
+from components.launch.wording import HOPELESS
 from pipelines.kubeflow import Kubeflow
 
 POLL_SECONDS = 5.0

@@ -13,7 +13,7 @@ def clean_up(*, pipeline_run_id: str, **given: Any) -> None:
     Raises:
         UserError: no MLflow server is named, or the jobs may not be deleted.  TryAgainError: a server is away.
     """
-    from components.launch.lifecycle import delete_run  # these two take a while to import
+    from components.launch.jobs import delete_run  # these two take a while to import
     from components.tracking.runs import end_pipeline_run
 
     try:

@@ -15,6 +15,9 @@ NEEDED: tuple[Right, ...] = (
     *((verb, "", "events", "") for verb in ("list", "watch")),
 )
 
+OF_QUEUES: tuple[Right, ...] = (("list", "kueue.x-k8s.io", "workloads", ""),)
+"""What the Role grants too, to say why a job waits: without it one only sees that it does."""
+
 OF_THE_DOCTOR: tuple[Right, ...] = (("list", "", "resourcequotas", ""), ("list", "", "limitranges", ""))
 """What the Role grants beside them: no job fails for lack of these."""
 

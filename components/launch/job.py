@@ -20,6 +20,7 @@ from components.parameters import JobKind
 STAGE_LABEL = "app.kubernetes.io/component"
 RUN_LABEL = "adapt.pipeline/run"
 TASK_LABEL = "adapt.pipeline/task"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 DIGEST = "adapt.pipeline/digest"
 
 POD_NAME: dict[JobKind, str] = {"pytorchjob": "{}-worker-{}", "trainjob": "{}-node-0-{}-abcde"}
@@ -199,7 +200,7 @@ NAME_OF = {"configMap": "name", "secret": "secretName"}
 
 
 def _metadata(job: Job) -> Object:
-    queue = {"kueue.x-k8s.io/queue-name": job.queue} if job.queue else {}
+    queue = {QUEUE_LABEL: job.queue} if job.queue else {}
     return {"name": job.name, "labels": {**job.labels, **queue}}
 
 

@@ -1,6 +1,5 @@
 """A training job on Kubernetes, from its creation to its end: one job for a task of a run, never two, and none left behind."""
 
-import math
 import queue
 import threading
 import time
@@ -8,22 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from components.errors import FailedError, NeverStartedError, StageError, TryAgainError, UserError
 from components.launch.access import missing
-from components.launch.api import EVENTS, JOBS, PODS, TRAIN_JOBS, Api, ApiError, NoClusterError, Object, connect
-from components.launch.job import DIGEST, RUN_LABEL, TASK_LABEL, Job, label_value, manifest
+from components.launch.api import EVENTS, PODS, Api, ApiError, Object
+from components.launch.job import Job, manifest
+from components.launch.jobs import PATHS, POD_LABEL, await_gone, create, delete, get, is_ours, refused
 from components.launch.logs import Logs
+from components.launch.queueing import Admission
 from components.launch.state import Run, State
-from components.launch.verdict import Clock, Limits, Verdict, decide, remarks, standing, weighed
+from components.launch.verdict import Clock, Limits, Verdict, decide, weighed
 from components.launch.watch import Watch, run_safely
+from components.launch.wording import remarks, standing
 from components.parameters import JobKind
-
-PATHS: dict[JobKind, str] = {"pytorchjob": JOBS, "trainjob": TRAIN_JOBS}
-POD_LABEL: dict[JobKind, str] = {"pytorchjob": "training.kubeflow.org/job-name", "trainjob": "jobset.sigs.k8s.io/jobset-name"}
-INSTALL: dict[JobKind, str] = {"pytorchjob": "Kubeflow training operator", "trainjob": "Kubeflow Trainer"}
-GRACE = 180.0  # seconds that pods may take to go
 
 
 class RankError(UserError):
@@ -81,45 +77,6 @@ def error_of(ran: Ran) -> StageError:
     return kinds[verdict.outcome](verdict.cause)
 
 
-def create(api: Api, kind: JobKind, body: Object, start: float = math.inf) -> Object:
-    """The job, new or found: one that this task made with the same manifest is taken over, unless it has failed.
-
-    Args:
-        start: Seconds that it may take, the operator's webhook being away; but a few slow answers are waited for.
-
-    Raises:
-        UserError: the cluster refuses it, or the name is somebody else's.
-        NeverStartedError: it took longer.
-    """
-    name, until = body["metadata"]["name"], time.monotonic() + GRACE
-    while True:
-        try:
-            return api.request("POST", PATHS[kind], body, {"fieldValidation": "Strict"}, max(start, 6 * api.patience.answer))
-        except TryAgainError as error:
-            raise NeverStartedError(f"the training job cannot be created: {error}") from None
-        except ApiError as error:
-            if error.status != 409:
-                raise refused(error, kind, api.namespace) from None
-        there = get(api, kind, name)
-        if there and "deletionTimestamp" not in there["metadata"]:
-            if not is_ours(there, body):
-                raise UserError(f"there is a {there['kind']} {name} that is not this run's: delete it, or submit the run again")
-            same = there["metadata"].get("annotations", {}).get(DIGEST) == body["metadata"]["annotations"][DIGEST]
-            if same and not State(job=there).condition("Failed"):
-                return there
-            delete(api, kind, name, there["metadata"]["uid"])
-            await_gone(api, kind, name, partial(time.sleep, api.patience.pause))
-        if time.monotonic() > until:
-            raise TryAgainError(f"an earlier {body['kind']} {name} is still being deleted")
-        time.sleep(api.patience.pause)
-
-
-def is_ours(there: Object, body: Object) -> bool:
-    """Of this very task of this very run."""
-    theirs, ours = there["metadata"].get("labels", {}), body["metadata"]["labels"]
-    return all(theirs.get(key) == ours.get(key) for key in (RUN_LABEL, TASK_LABEL))
-
-
 def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_dir: Path, is_stored: Callable[[], bool]) -> Ran:
     """Follow the job and its logs until it has ended, then delete it, which ends what of it still runs.
 
@@ -169,14 +126,13 @@ def watch_over(api: Api, kind: JobKind, created: Object, limits: Limits, logs_di
         _hear(news, 0)
 
     try:
-        verdict, stood = None, ""
+        verdict, admission = None, Admission(api, state)
         while verdict is None:
             _hear(news, api.patience.pause)
             logs.follow_new()
+            admission.heed(time.monotonic())
             clock.heed(state, time.monotonic())
-            if (stands := standing(state)) and stands != stood:
-                logs.say(stands)
-                stood = stands
+            logs.say_once(standing(state))
             if decide(state, clock, limits, time.monotonic()):
                 look_again()
                 clock.heed(state, time.monotonic())
@@ -207,82 +163,6 @@ def _beside(kind: JobKind, name: str) -> list[tuple[str, dict[str, str]]]:
     subjects = (name, f"{name}-node-0") if kind == "trainjob" else (name,)
     events = [(EVENTS, {"fieldSelector": f"involvedObject.name={about}"}) for about in subjects]
     return [(PODS, {"labelSelector": f"{POD_LABEL[kind]}={name}"}), *events]
-
-
-def delete(api: Api, kind: JobKind, name: str, uid: str) -> None:
-    """Delete the job. One that is gone already, or is another one by now, is left alone."""
-    options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
-    try:
-        api.request("DELETE", f"{PATHS[kind]}/{name}", options)
-    except ApiError as error:
-        if error.status not in (404, 409):
-            raise refused(error, kind, api.namespace) from None
-
-
-def await_gone(api: Api, kind: JobKind, name: str, pause: Callable[[], None]) -> None:
-    """Until the job has no pods: they outlive it by their grace, still write, and would meet those of a job that came next."""
-    until = time.monotonic() + GRACE
-    while api.request("GET", PODS, query={"labelSelector": f"{POD_LABEL[kind]}={name}"})["items"]:
-        if time.monotonic() > until:
-            print(f"warning: pods of {name} are still there {GRACE:.0f} s after it was deleted", flush=True)
-            return
-        pause()
-
-
-def delete_run(pipeline_run_id: str, namespace: str = "") -> list[str]:
-    """Delete every training job of a pipeline run. Their names; none where there is no cluster."""
-    try:
-        api = connect(namespace)
-    except NoClusterError:
-        return []
-    found = []
-    for kind, path in PATHS.items():
-        try:
-            jobs = api.request("GET", path, query={"labelSelector": f"{RUN_LABEL}={label_value(pipeline_run_id)}"})["items"]
-        except ApiError as error:
-            if error.status == 404:  # that operator is not installed
-                continue
-            raise refused(error, kind, api.namespace) from None
-        for job in jobs:
-            delete(api, kind, job["metadata"]["name"], job["metadata"]["uid"])
-            print(f"clean_up: training job {job['metadata']['name']} is deleted", flush=True)
-            found.append(job["metadata"]["name"])
-    return found
-
-
-def get(api: Api, kind: JobKind, name: str) -> Object | None:
-    try:
-        return api.request("GET", f"{PATHS[kind]}/{name}")
-    except ApiError as error:
-        if error.status == 404:
-            return None
-        raise refused(error, kind, api.namespace) from None
-
-
-def owner(api: Api, pod_name: str) -> Object | None:
-    """What a job of ours is to die with: the workflow that our own pod belongs to, else the pod; None if it cannot be read."""
-    if not pod_name:
-        return None
-    try:
-        pod = api.request("GET", f"{PODS}/{pod_name}")
-    except ApiError:
-        return None
-    references: list[Any] = pod["metadata"].get("ownerReferences", [])
-    found = references[0] if references else {"apiVersion": "v1", "kind": "Pod", **pod["metadata"]}
-    return {key: found[key] for key in ("apiVersion", "kind", "name", "uid")}
-
-
-def refused(error: ApiError, kind: JobKind, namespace: str) -> UserError:
-    """What a refusal means to the user. The webhook's are 403 as those of missing rights are."""
-    if error.status == 401:
-        return UserError(
-            f"the cluster does not accept our credentials ({error.message}): is the service account's token valid?"
-        )
-    if error.status == 404 and not error.reason:  # an API that is not there answers with plain text
-        return UserError(f"the cluster does not know {kind}s: install the {INSTALL[kind]}, or choose another launcher")
-    if error.status == 403 and "admission webhook" not in error.message and "violates PodSecurity" not in error.message:
-        return UserError(f"no rights in namespace {namespace}: {error.message}; see k8s/base")
-    return UserError(f"the cluster refuses the training job: {error.message}")
 
 
 def _hear(news: "queue.SimpleQueue[Callable[[], None]]", seconds: float) -> None:

@@ -31,6 +31,7 @@ class Logs:
     threads: dict[tuple[str, int], threading.Thread] = field(default_factory=dict)
     printing: threading.Lock = field(default_factory=threading.Lock)
     refused: set[str] = field(default_factory=set)
+    stands: str = ""
 
     def follow_new(self) -> None:
         for key, run in self.state.runs.items():
@@ -61,6 +62,12 @@ class Logs:
         with self.printing, (self.folder / "job.log").open("a") as file:
             print(f"job: {line}", flush=True)
             print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}", file=file)
+
+    def say_once(self, line: str) -> None:
+        """How the job stands: said when it is another than before."""
+        if line and line != self.stands:
+            self.say(line)
+            self.stands = line
 
     def warn_once(self, message: str) -> None:
         if message not in self.refused:

@@ -16,7 +16,8 @@ from components.image import TRAIN_IMAGE
 from components.launch import relay
 from components.launch.api import Api, connect
 from components.launch.job import DIGEST, RUN_LABEL, STAGE_LABEL, TASK_LABEL, Job, job_name, label_value, manifest
-from components.launch.lifecycle import RankError, owner, run_to_end
+from components.launch.jobs import owner
+from components.launch.lifecycle import RankError, run_to_end
 from components.launch.placement import Placement, Places
 from components.launch.verdict import Limits
 from components.parameters import JobKind

@@ -59,7 +59,9 @@ class Incident:
 
 @dataclass
 class State:
-    """`incidents`: by pod uid and restart, in the order in which they were seen; what comes after removes none."""
+    """`incidents`: by pod uid and restart, in the order in which they were seen; what comes after removes none.
+    `waits_for`: what its queue says that it waits for.
+    """
 
     job: Object | None = None
     gone: bool = False
@@ -67,6 +69,7 @@ class State:
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     events: dict[str, Object] = field(default_factory=dict)
     incidents: dict[tuple[str, int], Incident] = field(default_factory=dict)
+    waits_for: str = ""
 
     def tell_job(self, kind: str, job: Object) -> None:
         self.job = job
@@ -217,6 +220,13 @@ class State:
         """Messages of the job's and the pods' events with one of these reasons, the latest last."""
         found = [event for event in self.events.values() if event.get("reason") in reasons]
         return [event["message"] for event in sorted(found, key=_when)]
+
+
+def succeeded(state: State) -> bool:
+    """A Master decides alone, as it does for the operator; elastic Workers have to end well all of them."""
+    if state.condition(*SUCCEEDED) is None:
+        return False
+    return state.has_master or state.all_ended_well or state.gone
 
 
 def replica_of(pod: Object) -> str:

@@ -1,13 +1,14 @@
 """How a training job ends: whether it has, how, and why in one line."""
 
-import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from components import errors
-from components.launch.state import SUCCEEDED, Incident, Run, State, disruption
+from components.launch.queueing import never_admitted
+from components.launch.state import SUCCEEDED, Run, State, succeeded
+from components.launch.wording import HOPELESS, REFUSED, describe, phases, taken_away, unschedulable, waiting_of
 
 Outcome = Literal["succeeded", "user", "retry", "bug"]
 
@@ -69,6 +70,9 @@ def decide(state: State, clock: Clock, limits: Limits, now: float) -> Verdict | 
         return failure(state)
     if state.gone:
         return Verdict("retry", "the training job was deleted by someone else while it ran")
+    if state.is_suspended and never_admitted(state.waits_for):
+        less = "ask for less (num_workers, cpu_per_worker, memory_per_worker, num_gpus_per_worker) or give another queue"
+        return Verdict("user", f"its queue will never admit it: {state.waits_for}: {less}")
     failures = state.failures()
     if clock.failed is None and len(failures) > limits.max_restarts:
         last = failures[-1]
@@ -93,13 +97,6 @@ def weighed(verdict: Verdict, state: State, is_stored: bool) -> Verdict:
             return failure(state)
         return Verdict("bug", f"{verdict.cause}, but there is no output")
     return verdict
-
-
-def succeeded(state: State) -> bool:
-    """A Master decides alone, as it does for the operator; elastic Workers have to end well all of them."""
-    if state.condition(*SUCCEEDED) is None:
-        return False
-    return state.has_master or state.all_ended_well or state.gone
 
 
 def has_failed(state: State) -> bool:
@@ -158,51 +155,19 @@ def outcome_of(run: Run) -> Outcome:
     return "retry" if killed or run.disruption else "bug"
 
 
-def describe(run: Run) -> str:
-    """`worker-1 exited with 1: what it said last`."""
-    said = run.message.splitlines()[-1].strip() if run.message else ""
-    code = run.exit_code or 0
-    if run.disruption:
-        end = f"was {DISRUPTIONS.get(run.disruption, 'taken away')} ({run.disruption}, {code})"
-    elif run.out_of_memory:
-        end = f"was out of memory ({code}, limit {run.memory_limit})"
-    elif code - 128 in set(signal.Signals):
-        end = f"was killed by {signal.Signals(code - 128).name} ({code})"
-    else:
-        end = f"exited with {code}"
-    return f"{run.replica} {end}" + (f": {said}" if said else "")
-
-
-DISRUPTIONS = {
-    "PreemptionByScheduler": "preempted",
-    "EvictionByEvictionAPI": "evicted",
-    "TerminationByKubelet": "evicted by its node",
-    "DeletionByTaintManager": "lost with its node",
-    "DeletionByPodGC": "lost with its node",
-}
-"""Reasons of a pod's DisruptionTarget condition, in a word."""
-
-
-def taken_away(state: State, incident: Incident) -> str:
-    pod = state.pods[incident.uid]
-    reason = disruption(pod)
-    how = f"was {DISRUPTIONS.get(reason, 'taken away')} ({reason})" if reason else "was deleted from outside"
-    return f"the pod of {incident.replica} {how}" + (f", on {node}" if (node := pod.get("spec", {}).get("nodeName")) else "")
-
-
 def not_started(state: State, seconds: float) -> Verdict:
     """Why the ranks that are missing are missing: what the user can mend first."""
     after = f"after {seconds:.0f} s"
     missing = [replica for replica in state.replicas if not state.is_up(replica)]
     some = f"{len(missing)} of {len(state.replicas)} pods ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})"
     for replica in missing:
-        for waiting in _waiting(state, replica):
+        for waiting in waiting_of(state, replica):
             if waiting.get("reason") in HOPELESS:
                 return Verdict("user", f"{replica} cannot start {after}: {waiting['reason']}: {waiting.get('message', '')}")
     if refused := state.messages(*REFUSED):
         return Verdict("user", f"{some} cannot be created {after}: {refused[-1].removeprefix('Error creating: ')}")
     for replica in missing:
-        if message := _unschedulable(state, replica):
+        if message := unschedulable(state, replica):
             return Verdict("retry", f"{some} cannot be scheduled {after}: {message}")
     if not state.pods:
         said = "; ".join(state.messages("FailedScheduling", "Unschedulable")) or "the job has no pods"
@@ -210,49 +175,7 @@ def not_started(state: State, seconds: float) -> Verdict:
     crashed = [run for run in map(state.last_run, missing) if run and run.exit_code]
     if crashed:
         return Verdict(outcome_of(crashed[0]), f"{describe(crashed[0])}, and did not start again {after}")
-    return Verdict("retry", f"{some} do not run {after}: {'; '.join(_phases(state, missing))}")
-
-
-REFUSED = ("FailedCreatePod", "FailedCreateService", "FailedCreate", "TrainJobResourcesCreationFailed")
-"""Reasons of events about what the cluster does not let the operator create: a PyTorchJob's, then a TrainJob's."""
-
-HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError") + (
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-)
-"""Reasons of a container that waits for what will not come."""
-
-
-def standing(state: State) -> str:
-    """How the job stands, in a line: to be shown when it changes."""
-    if state.is_suspended:
-        return "suspended: waits to be admitted"
-    if not state.replicas or succeeded(state) or state.gone:
-        return ""
-    up = [replica for replica in state.replicas if state.is_up(replica)]
-    line = f"{len(up)} of {len(state.replicas)} pods up"
-    if lost := [replica for replica in up if state.is_out_of_touch(replica)]:
-        return f"{line}, out of touch: {', '.join(lost)} (their node does not answer)"
-    down = [replica for replica in state.replicas if replica not in up]
-    refused = state.messages(*REFUSED) if any(state.last_pod(replica) is None for replica in down) else []
-    return "; ".join([line, *_phases(state, down[:3]), *(_without_pod_names(message) for message in refused[-1:])])
-
-
-def remarks(state: State) -> list[str]:
-    """What is worth knowing of a job that ended: every rank's end, and what happened on the way."""
-    lines = []
-    for run in sorted(state.runs.values(), key=lambda run: (run.replica, run.number)):
-        again = any(other.replica == run.replica and other.number > run.number for other in state.runs.values())
-        then = ", and was started again" if again else ""
-        if run.exit_code is None:
-            lines.append(f"{run.replica} {'was lost' if again or state.gone else 'is stopped before its end'}{then}")
-        elif run.failed or run.disruption:
-            lines.append(f"{describe(run)}{then}")
-        elif run.swept and run.exit_code:
-            how = "deleted" if again else "stopped before its end"
-            lines.append(f"{run.replica} was {how} ({run.exit_code}){then}")
-    return lines
+    return Verdict("retry", f"{some} do not run {after}: {'; '.join(phases(state, missing))}")
 
 
 def _success(state: State) -> str:
@@ -263,33 +186,3 @@ def _success(state: State) -> str:
 def _specs(state: State) -> dict[str, dict[str, str]]:
     spec = (state.job or {}).get("spec", {})
     return spec.get("pytorchReplicaSpecs") or ({"node": {"restartPolicy": "Never"}} if "trainer" in spec else {})
-
-
-def _waiting(state: State, replica: str) -> list[dict[str, str]]:
-    status = (state.last_pod(replica) or {}).get("status", {})
-    containers = status.get("containerStatuses", []) + status.get("initContainerStatuses", [])
-    return [container["state"]["waiting"] for container in containers if container.get("state", {}).get("waiting")]
-
-
-def _unschedulable(state: State, replica: str) -> str:
-    for entry in (state.last_pod(replica) or {}).get("status", {}).get("conditions") or []:
-        if entry["type"] == "PodScheduled" and entry["status"] == "False":
-            return str(entry.get("message", "Unschedulable"))
-    return ""
-
-
-def _phases(state: State, replicas: list[str]) -> list[str]:
-    lines = []
-    for replica in replicas:
-        pod = state.last_pod(replica)
-        reasons = _unschedulable(state, replica) or ", ".join(
-            filter(None, (waiting.get("reason") for waiting in _waiting(state, replica)))
-        )
-        phase = pod.get("status", {}).get("phase", "Pending") if pod else "no pod"
-        lines.append(f"{replica} {phase}{f' ({reasons})' if reasons else ''}")
-    return lines
-
-
-def _without_pod_names(message: str) -> str:
-    """So that the same refusal, told again of the next pod, is the same line."""
-    return re.sub(r'pods? "[^"]*" is', "a pod is", message.removeprefix("Error creating: "))

@@ -18,10 +18,10 @@ from components.tracking.runs import open_pipeline_run, stage_run
 def deleted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The pipeline runs whose jobs were deleted."""
     runs: list[str] = []
-    module = types.ModuleType("components.launch.lifecycle")  # there is no API server here; what it deletes is tested with it
+    module = types.ModuleType("components.launch.jobs")  # there is no API server here; what it deletes is tested with it
     monkeypatch.setattr(module, "delete_run", runs.append, raising=False)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(components.launch, "lifecycle", module, raising=False)
+    monkeypatch.setattr(components.launch, "jobs", module, raising=False)
     return runs
 
 
@@ -89,11 +89,11 @@ def test_jobs_are_deleted_where_mlflow_is_away_and_runs_ended_where_the_cluster_
     def away(pipeline_run_id: str) -> None:
         raise TryAgainError("the API server is away")
 
-    monkeypatch.setattr(sys.modules["components.launch.lifecycle"], "delete_run", away)
+    monkeypatch.setattr(sys.modules["components.launch.jobs"], "delete_run", away)
     with pytest.raises(TryAgainError, match="API server"):
         clean_up(pipeline_run_id=broken_off)
     assert statuses(broken_off)["killed"] == "FAILED"
-    monkeypatch.setattr(sys.modules["components.launch.lifecycle"], "delete_run", deleted.append)
+    monkeypatch.setattr(sys.modules["components.launch.jobs"], "delete_run", deleted.append)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with pytest.raises(UserError, match="no MLflow server"):
         clean_up(pipeline_run_id="other")

@@ -23,7 +23,7 @@ from components.launch.access import RESOURCES
 from components.launch.api import JOBS, PODS, TRAIN_JOBS, Api, ApiError, Object, Patience
 from components.launch.api import connect as connect_to_kubernetes
 from components.launch.job import RUN_LABEL, label_value
-from components.launch.lifecycle import POD_LABEL
+from components.launch.jobs import POD_LABEL
 from pipelines.follow import ENDED
 from pipelines.kubeflow import Kubeflow
 from pipelines.kubeflow import connect as connect_to_kubeflow

@@ -16,7 +16,8 @@ from scenarios import REFUSALS, SCENARIOS, Refusal, Scenario
 from components.errors import FailedError, NeverStartedError, StageError, TryAgainError, UserError
 from components.launch.api import JOBS, PODS
 from components.launch.job import manifest
-from components.launch.lifecycle import Ran, create, error_of, run_once, run_to_end
+from components.launch.jobs import create
+from components.launch.lifecycle import Ran, error_of, run_once, run_to_end
 from components.launch.watch import Watch, run_safely
 
 ENDING = [scenario for scenario in SCENARIOS if scenario.outcome not in ("cancelled", "carries_on")]

@@ -286,7 +286,7 @@ def test_what_the_step_asks_for_is_the_ranks(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_end_of_a_run_takes_its_jobs_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.launch import lifecycle as jobs
+    from components.launch import jobs
 
     with replay("03b", speed=SPEED) as cluster:
         api = known(cluster.url, tmp_path, monkeypatch)
