@@ -4,6 +4,10 @@ from typing import Any
 
 from components import cli
 from components.artifacts.provenance import Tracking
+from components.errors import StageError
+
+OLD = 600.0
+"""Seconds since its beginning after which a run may be taken for abandoned: Kubeflow is slow to say how one stands."""
 
 
 @cli.taking(Tracking)
@@ -20,3 +24,24 @@ def clean_up(*, pipeline_run_id: str, **given: Any) -> None:
         delete_run(pipeline_run_id)
     finally:  # one of the two may be away, and the other there
         end_pipeline_run(pipeline_run_id, cli.pick(Tracking, given))
+
+
+def end_abandoned(tracking: Tracking) -> None:
+    """End what earlier runs of the experiment, in this namespace, have left: jobs, and runs in MLflow that seem to go on.
+
+    For the first step: of a run that is terminated Kubeflow may leave out the last one, and a launcher may be killed. Only of
+    runs that Kubeflow is done with; what cannot be ended now is said, and fails nothing.
+    """
+    from components.launch.api import place
+    from components.launch.jobs import is_over
+    from components.tracking.runs import left_open
+
+    if not (here := place()):
+        return
+    for run_id in left_open(tracking, here, OLD):
+        if not is_over(run_id):
+            continue
+        try:
+            clean_up(pipeline_run_id=run_id, **vars(tracking))
+        except StageError as error:
+            print(f"clean_up: {run_id} is left as it is: {error}", flush=True)

@@ -18,6 +18,9 @@ NEEDED: tuple[Right, ...] = (
 OF_QUEUES: tuple[Right, ...] = (("list", "kueue.x-k8s.io", "workloads", ""),)
 """What the Role grants too, to say why a job waits: without it one only sees that it does."""
 
+OF_CLEANING: tuple[Right, ...] = (("list", "argoproj.io", "workflows", ""),)
+"""And this, to know that a pipeline run is over whose jobs and runs in MLflow nobody has ended: else they are left alone."""
+
 OF_THE_DOCTOR: tuple[Right, ...] = (("list", "", "resourcequotas", ""), ("list", "", "limitranges", ""))
 """What the Role grants beside them: no job fails for lack of these."""
 

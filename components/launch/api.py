@@ -1,5 +1,6 @@
 """The Kubernetes API: its few verbs, and patience with a server that is away. The official client reads the credentials."""
 
+import hashlib
 import json
 import math
 import os
@@ -23,6 +24,7 @@ JOBS = "/apis/kubeflow.org/v1/namespaces/{namespace}/pytorchjobs"
 TRAIN_JOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/{namespace}/trainjobs"
 PODS = "/api/v1/namespaces/{namespace}/pods"
 EVENTS = "/api/v1/namespaces/{namespace}/events"
+WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -216,6 +218,14 @@ def connect(namespace: str = "", patience: Patience | None = None) -> Api:
             raise NoClusterError(f"no Kubernetes cluster to talk to ({error}): run this in a pod, or set KUBECONFIG") from None
         namespace = namespace or context.get("namespace", "default")
     return Api(namespace, configuration, patience or Patience())
+
+
+def place() -> str:
+    """This pod's cluster and namespace, by a name that no others have; '' where this is no pod."""
+    if not in_cluster():
+        return ""
+    authority = NAMESPACE_FILE.with_name("ca.crt").read_bytes()
+    return f"{hashlib.sha256(authority).hexdigest()[:12]}/{NAMESPACE_FILE.read_text().strip()}"
 
 
 def in_cluster() -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from components.errors import NeverStartedError, TryAgainError, UserError
-from components.launch.api import JOBS, PODS, TRAIN_JOBS, Api, ApiError, NoClusterError, Object, connect
+from components.launch.api import JOBS, PODS, TRAIN_JOBS, WORKFLOWS, Api, ApiError, AwayError, NoClusterError, Object, connect
 from components.launch.job import DIGEST, RUN_LABEL, TASK_LABEL, label_value
 from components.launch.state import State
 from components.parameters import JobKind
@@ -96,6 +96,16 @@ def delete_run(pipeline_run_id: str, namespace: str = "") -> list[str]:
             print(f"clean_up: training job {job['metadata']['name']} is deleted", flush=True)
             found.append(job["metadata"]["name"])
     return found
+
+
+def is_over(pipeline_run_id: str, namespace: str = "") -> bool:
+    """Whether Kubeflow is done with a pipeline run; False where that cannot be known."""
+    try:
+        query = {"labelSelector": f"pipeline/runid={pipeline_run_id}"}
+        workflows = connect(namespace).ask("GET", WORKFLOWS, query=query)["items"]
+    except (NoClusterError, ApiError, AwayError):
+        return False
+    return all(each.get("status", {}).get("phase") in ("Succeeded", "Failed", "Error") for each in workflows)
 
 
 def get(api: Api, kind: JobKind, name: str) -> Object | None:

@@ -27,9 +27,13 @@ def resolve_step(given: dict[str, Any], image_pull_secrets: list[str]) -> Texts:
         given = {name: value for name, value in given.items() if name not in (of_one if is_suite else of_many)}
         values = {"image_pull_secrets": image_pull_secrets, **pinned(check(given))}
         if "MLFLOW_RUN_ID" not in os.environ:  # which is a run that Kubeflow has opened: so it has opened the pipeline's too
+            from components.clean_up.stage import end_abandoned
+            from components.launch.api import place
             from components.tracking.runs import open_pipeline_run  # MLflow takes seconds to import
 
-            open_pipeline_run(cli.pick(Tracking, values))  # here, where no other step can do so at the same moment
+            tracking = cli.pick(Tracking, values)
+            open_pipeline_run(tracking, place())  # here, where no other step can do so at the same moment
+            end_abandoned(tracking)
         texts = texts_of(every_run(values)[0], of_suite=True) if is_suite else texts_of(values)
         tokenize, train, evaluate, register, promote = (texts[stage] for stage in STAGES)
         return tokenize, train, evaluate, register, promote

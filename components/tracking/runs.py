@@ -26,11 +26,16 @@ from components.tracking.server import experiment_id, own_experiment, use_server
 
 MODEL_URI = "model_uri"
 """Tag of the run that registered it."""
+PLACE = "place"
+"""Tag of a pipeline's run: the cluster and the namespace that it is of."""
 DATASET_DIGEST = 36  # characters that MLflow keeps of it
 
 
-def open_pipeline_run(tracking: Tracking) -> None:
+def open_pipeline_run(tracking: Tracking, place: str = "") -> None:
     """Open the run of this pipeline run, if it is not there yet. For the first step: while it runs no other can do so.
+
+    Args:
+        place: Cluster and namespace, as launch.api.place says it; by it `left_open` finds the run.
 
     Raises:
         UserError: no MLflow server is named, or no pipeline run.  TryAgainError: the server does not answer.
@@ -38,7 +43,26 @@ def open_pipeline_run(tracking: Tracking) -> None:
     use_server(tracking.tracking_uri)
     if "MLFLOW_RUN_ID" not in os.environ:
         with reachable():
-            _pipeline_run(mlflow.MlflowClient(), tracking.experiment, alone=True)
+            client = mlflow.MlflowClient()
+            opened = _pipeline_run(client, tracking.experiment, alone=True)
+            if place:
+                client.set_tag(opened.info.run_id, PLACE, place)
+
+
+def left_open(tracking: Tracking, place: str, seconds: float) -> list[str]:
+    """The ids of other pipeline runs of the experiment and the place that are open since longer ago than that."""
+    with reachable():
+        client = mlflow.MlflowClient()
+        experiment = client.get_experiment_by_name(tracking.experiment)
+        tags = {tree.LEVEL: "pipeline", PLACE: place}
+        found = tree.with_tags(client, experiment.experiment_id, tags) if experiment else []
+        before = 1000 * (time.time() - seconds)
+        ids = [
+            str(run.data.tags.get(tree.PIPELINE_RUN_TAG))
+            for run in found
+            if run.info.status == "RUNNING" and run.info.start_time < before
+        ]
+        return [each for each in ids if each != pipeline_run_id()]
 
 
 @contextmanager
@@ -95,7 +119,7 @@ def active_or_own(name: str, experiment: str = "") -> Iterator[Run]:
 
 
 def end_pipeline_run(pipeline_run_id: str, tracking: Tracking) -> None:
-    """Mark as failed what of a pipeline run is still open, its own run and all below it: what opened it ended without a word.
+    """Mark as killed what of a pipeline run is still open, its own run and all below it: what opened it ended without a word.
 
     Runs that Kubeflow's plugin opened are Kubeflow's to end.
 
@@ -108,7 +132,7 @@ def end_pipeline_run(pipeline_run_id: str, tracking: Tracking) -> None:
         known = client.get_experiment_by_name(tracking.experiment)
         for own in tree.with_tags(client, known.experiment_id, tree.of_pipeline(pipeline_run_id)) if known else ():
             for name in tree.end(client, own):
-                print(f"clean_up: {name} was still open in MLflow, and is marked as failed", flush=True)
+                print(f"clean_up: {name} was still open in MLflow, and is marked as killed", flush=True)
 
 
 @contextmanager

@@ -124,13 +124,13 @@ def settle(client: mlflow.MlflowClient, levels: Sequence[Run]) -> None:
 
 
 def end(client: mlflow.MlflowClient, run: Run) -> list[str]:
-    """Mark as failed what is still open of a run and all below it.
+    """Mark as killed what is still open of a run and all below it.
 
     Returns:
         The names of what was open.
     """
     ended = [name for child in below(client, run) for name in end(client, child)]
     if run.info.status == "RUNNING":
-        client.set_terminated(run.info.run_id, "FAILED")
+        client.set_terminated(run.info.run_id, "KILLED")
         ended.append(str(run.info.run_name))
     return ended

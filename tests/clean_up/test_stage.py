@@ -3,13 +3,16 @@
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
+from cluster_stub import NAMESPACE, Cluster, forbidden
 
 import components.launch
 from components.artifacts.provenance import Tracking
-from components.clean_up.stage import clean_up
+from components.clean_up.stage import clean_up, end_abandoned
 from components.errors import TryAgainError, UserError
 from components.tracking.runs import open_pipeline_run, stage_run
 
@@ -51,14 +54,14 @@ def broken_off(tracking: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         client.delete_run(run.info.run_id)
 
 
-def test_what_was_left_open_is_ended_as_failed(broken_off: str, deleted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_left_open_is_ended_as_killed(broken_off: str, deleted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         clean_up(pipeline_run_id=broken_off)
-        assert statuses(broken_off) == {"killed": "FAILED", "tokenize": "FINISHED", "train": "FAILED"}
+        assert statuses(broken_off) == {"killed": "KILLED", "tokenize": "FINISHED", "train": "KILLED"}
     assert deleted == ["killed", "killed"]
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 2
-    assert all(line.endswith("was still open in MLflow, and is marked as failed") for line in said)
+    assert all(line.endswith("was still open in MLflow, and is marked as killed") for line in said)
 
 
 @pytest.mark.usefixtures("tracking")
@@ -92,9 +95,71 @@ def test_jobs_are_deleted_where_mlflow_is_away_and_runs_ended_where_the_cluster_
     monkeypatch.setattr(sys.modules["components.launch.jobs"], "delete_run", away)
     with pytest.raises(TryAgainError, match="API server"):
         clean_up(pipeline_run_id=broken_off)
-    assert statuses(broken_off)["killed"] == "FAILED"
+    assert statuses(broken_off)["killed"] == "KILLED"
     monkeypatch.setattr(sys.modules["components.launch.jobs"], "delete_run", deleted.append)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with pytest.raises(UserError, match="no MLflow server"):
         clean_up(pipeline_run_id="other")
     assert deleted == ["other"]
+
+
+# --- what earlier runs have left ---
+
+HERE = "0123456789ab/team-a"
+
+
+@pytest.fixture
+def in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """This process is a step of another run, in the namespace team-a of a cluster."""
+    cluster = Cluster(tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(cluster.config))
+    monkeypatch.setattr("components.launch.api.place", lambda: HERE)
+    monkeypatch.setattr("components.clean_up.stage.OLD", -60.0)  # seconds: what began just now is old
+    for path in ("/apis/kubeflow.org/v1", "/apis/trainer.kubeflow.org/v1alpha1"):
+        kind = "pytorchjobs" if "trainer" not in path else "trainjobs"
+        cluster.answers["GET", f"{path}/namespaces/{NAMESPACE}/{kind}"] = (200, {"items": []})
+    return cluster
+
+
+def workflows(*phases: str) -> tuple[int, Any]:
+    return 200, {"items": [{"status": {"phase": phase}} for phase in phases]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "place", "status"),
+    [
+        (workflows("Failed"), HERE, "KILLED"),
+        (workflows(), HERE, "KILLED"),
+        (workflows("Running"), HERE, "RUNNING"),
+        (forbidden("list", "workflows", "argoproj.io"), HERE, "RUNNING"),
+        (workflows("Failed"), "another/team-a", "RUNNING"),
+        (workflows("Failed"), "", "RUNNING"),
+    ],
+    ids=["terminated", "forgotten by Kubeflow", "going on", "not to be known", "of another cluster", "of a laptop"],
+)
+def test_the_next_run_ends_what_one_that_is_over_has_left(
+    answer: Any, place: str, status: str, tracking: str, in_a_pod: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = f"left-{status}-{place[:4]}-{abs(hash(str(answer)))}"
+    in_a_pod.answers["GET", f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/workflows"] = answer
+    monkeypatch.setenv("PIPELINE_RUN_ID", run_id)
+    open_pipeline_run(Tracking("adapt", ""), place)
+    monkeypatch.setenv("PIPELINE_RUN_ID", "the next")
+    with in_a_pod.running():
+        end_abandoned(Tracking("adapt", ""))
+    assert statuses(run_id) == {run_id: status}
+    asked = [query for _, path, query in in_a_pod.asked if path.endswith("/workflows")]
+    assert (f"labelSelector=pipeline%2Frunid%3D{run_id}" in asked) == (place == HERE)
+
+
+def test_a_run_that_has_just_begun_is_not_taken_for_abandoned(
+    tracking: str, in_a_pod: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.clean_up.stage.OLD", 600.0)
+    monkeypatch.setenv("PIPELINE_RUN_ID", "young")
+    open_pipeline_run(Tracking("adapt", ""), HERE)
+    monkeypatch.setenv("PIPELINE_RUN_ID", "the next")
+    with in_a_pod.running():
+        end_abandoned(Tracking("adapt", ""))
+    assert statuses("young") == {"young": "RUNNING"}
+    assert not in_a_pod.asked

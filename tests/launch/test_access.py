@@ -9,7 +9,7 @@ from replay import replay
 from scenarios import SCENARIOS
 
 from components.launch import jobs
-from components.launch.access import NEEDED, OF_QUEUES, OF_THE_DOCTOR
+from components.launch.access import NEEDED, OF_CLEANING, OF_QUEUES, OF_THE_DOCTOR
 from components.launch.job import manifest
 from components.launch.lifecycle import run_once, run_to_end
 
@@ -27,7 +27,8 @@ def test_the_role_grants_what_is_used_and_nothing_more(tmp_path: Path, monkeypat
             run_once(api, job(3), "pytorchjob", limits_of(SCENARIOS[0]), tmp_path / "stopped", absent)
         used |= {(asked.group, asked.within(), asked.verb) for asked in cluster.requests}
     used = {right for right in used if right[1] != "selfsubjectaccessreviews"}  # which everybody may ask for
-    of_launcher = granted() - {(group, resource, verb) for verb, group, resource, _ in OF_THE_DOCTOR + OF_QUEUES}
+    of_others = OF_THE_DOCTOR + OF_QUEUES + OF_CLEANING
+    of_launcher = granted() - {(group, resource, verb) for verb, group, resource, _ in of_others}
     of_pytorchjobs = {right for right in of_launcher if right[0] != "trainer.kubeflow.org"}
     assert used - {("trainer.kubeflow.org", "trainjobs", "list")} == of_pytorchjobs
     assert of_launcher == {(group, f"{resource}/{sub}" if sub else resource, verb) for verb, group, resource, sub in NEEDED}

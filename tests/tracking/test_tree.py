@@ -76,7 +76,7 @@ def test_of_those_that_crashes_left_behind_everybody_takes_the_same(part_of: Cal
     above = {run.data.tags["mlflow.parentRunId"] for run in runs_of(own) if run.info.run_name in ("train", "evaluate")}
     assert above == {settled.info.run_id}
     end_pipeline_run(own, Tracking("adapt", ""))
-    assert client.get_run(left.info.run_id).info.status == "FAILED"
+    assert client.get_run(left.info.run_id).info.status == "KILLED"
 
 
 # --- what the runs above say ---
@@ -207,4 +207,4 @@ with stage_run("train", Tracking("adapt", ""), iteration=Iteration("rte")):
     subprocess.run([sys.executable, "-c", killed], cwd=ROOT, check=False, timeout=120)
     assert set(tree_of(own).values()) == {"RUNNING"}
     end_pipeline_run(own, Tracking("adapt", ""))
-    assert tree_of(own) == dict.fromkeys((own, f"{own}/rte", f"{own}/rte/train"), "FAILED")
+    assert tree_of(own) == dict.fromkeys((own, f"{own}/rte", f"{own}/rte/train"), "KILLED")
