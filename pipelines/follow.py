@@ -4,24 +4,27 @@ Kubeflow 2.17 says that a task failed, and not why: the reason and the stage's e
 the task, and else in the log of the run's failed pods, where one may read it.
 """
 
-import contextlib
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from components.errors import FailedError, StageError, TryAgainError, UserError
-from components.launch import api as kubernetes
-from components.launch.api import PODS, ApiError, AwayError
-from components.launch.wording import HOPELESS
 from pipelines.kubeflow import Kubeflow
+from pipelines.pods import Pods
 
 POLL_SECONDS = 5.0
 AWAY_SECONDS = 1800.0
+SILENT_SECONDS = 90.0
+"""After which Kubeflow is late to say what its pods show: its view of a run above 1 MiB stands still until the run ends."""
+SILENT = (
+    "Kubeflow shows no progress of this run any more (its Workflow may have outgrown 1 MiB): its pods, as they come and go:"
+)
+TOO_LARGE = "longer than maximum allowed size"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 NOT_RUN = "not run"
 CODE = re.compile(r"exit (?:status|code):? (\d+)")
@@ -77,6 +80,11 @@ def error_of(kubeflow: Kubeflow, run: dict[str, Any], spec: dict[str, Any]) -> S
     failed = [each for each in stages_of(run, stage_names(spec)) if each.state == "failed"]
     who = failed[0].name if failed else "the run"
     said = [each.messages for each in failed] + [(run.get("error") or {}).get("message", "")]
+    if any(TOO_LARGE in each for each in said):
+        mend = (
+            "its Workflow has outgrown what Kubernetes keeps, and its pods may run on: terminate it, and send less in one run"
+        )
+        return UserError(f"{mend} (a larger suite as runs of their own): see {kubeflow.page(run_id)}")
     code, why = reason(said)
     if code is None or not why:
         in_logs = reason(Pods(kubeflow.pods_in, run_id).logs())
@@ -103,7 +111,7 @@ def run_of(kubeflow: Kubeflow, run_id: str) -> dict[str, Any]:
 def _watched(kubeflow: Kubeflow, run_id: str, names: set[str]) -> dict[str, Any]:
     """The run at its end; every change of a stage is printed."""
     shown: dict[str, str] = {}
-    pods = Pods(kubeflow.pods_in, run_id)
+    pods, silence = Pods(kubeflow.pods_in, run_id), Silence()
     on_terminal = sys.stdout.isatty()
     while True:
         run = run_of(kubeflow, run_id)
@@ -119,12 +127,39 @@ def _watched(kubeflow: Kubeflow, run_id: str, names: set[str]) -> dict[str, Any]
                 print(stage, flush=True)
         if has_ended:
             return run
-        for line in pods.news():
+        waits, changes = pods.look()
+        for line in (*waits, *silence.heed(run, changes, time.monotonic())):
             print(line, flush=True)
         if on_terminal:  # how long each has run already
             running = ", ".join(f"{each.name} {each.state}  {each.took}" for each in stages if each.state == "running")
             print(running[: shutil.get_terminal_size().columns - 1], end="", flush=True)
         time.sleep(POLL_SECONDS)
+
+
+@dataclass
+class Silence:
+    """Whether pods come and go of which Kubeflow tells nothing."""
+
+    told: Any = None
+    since: float | None = None
+    is_silent: bool = False
+
+    def heed(self, run: dict[str, Any], changes: list[str], now: float) -> list[str]:
+        """What is to be said: nothing while Kubeflow itself tells of the run, else what is new of its pods."""
+        tells = [(task.get("task_id"), task.get("state") or task.get("status")) for task in _tasks(run)]
+        if tells != self.told:
+            self.told, self.since, self.is_silent = tells, None, False
+        elif changes and self.since is None:
+            self.since = now
+        if self.is_silent:
+            return changes
+        self.is_silent = self.since is not None and now - self.since > SILENT_SECONDS
+        return [SILENT, *changes] if self.is_silent else []
+
+
+def _tasks(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Kubeflow 2.17 calls them task_details, later ones tasks; those have no drivers."""
+    return list((run.get("run_details") or {}).get("task_details") or run.get("tasks") or [])
 
 
 def stage_names(spec: dict[str, Any]) -> set[str]:
@@ -137,11 +172,10 @@ def stage_names(spec: dict[str, Any]) -> set[str]:
 
 
 def stages_of(run: dict[str, Any], names: set[str]) -> list[Stage]:
-    """In the order in which they were made. Kubeflow 2.17 calls them task_details, later ones tasks; those have no drivers."""
-    details = (run.get("run_details") or {}).get("task_details") or run.get("tasks") or []
+    """In the order in which they were made."""
     stages: list[Stage] = []
     count: dict[str, int] = {}
-    for task in sorted(details, key=lambda task: task.get("create_time") or ""):
+    for task in sorted(_tasks(run), key=lambda task: task.get("create_time") or ""):
         name = task.get("display_name") or task.get("name") or ""
         if name not in names:
             continue
@@ -202,41 +236,3 @@ def was_terminated(run: dict[str, Any]) -> bool:
     """Kubeflow lets such a run end as failed as often as not."""
     states = [run.get("state"), *(each.get("state") for each in run.get("state_history") or [])]
     return "CANCELED" in states or "CANCELING" in states
-
-
-class Pods:
-    """The pods of a run, for what Kubeflow does not say of them; nothing where one may not read them."""
-
-    def __init__(self, namespace: str, run_id: str) -> None:
-        self.query = {"labelSelector": f"pipeline/runid={run_id}"}
-        self.told: set[tuple[str, str]] = set()
-        self.cluster: kubernetes.Api | None = None
-        with contextlib.suppress(UserError):
-            self.cluster = kubernetes.connect(namespace, kubernetes.Patience(answer=10.0))
-
-    def listed(self, **query: str) -> list[dict[str, Any]]:
-        """Newest first."""
-        try:
-            pods = self.cluster.ask("GET", PODS, query={**self.query, **query})["items"] if self.cluster else []
-        except (ApiError, AwayError):
-            return []
-        return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), reverse=True)
-
-    def news(self) -> Iterator[str]:
-        """What keeps a pod from starting, once: Kubeflow calls it running, for ever."""
-        for pod in self.listed(fieldSelector="status.phase=Pending"):
-            status, name = pod.get("status", {}), pod["metadata"]["name"]
-            for container in status.get("initContainerStatuses", []) + status.get("containerStatuses", []):
-                waiting = container.get("state", {}).get("waiting", {})
-                if waiting.get("reason") in HOPELESS and (name, "waits") not in self.told:
-                    self.told.add((name, "waits"))
-                    yield f"{name} cannot start: {waiting['reason']}: {waiting.get('message', '')}"
-
-    def logs(self) -> Iterator[str]:
-        """The last lines of those that failed: the last of several tries comes first."""
-        for pod in self.listed(fieldSelector="status.phase=Failed"):
-            query = {"container": "main", "tailLines": 100}
-            with contextlib.suppress(ApiError, AwayError):
-                assert self.cluster
-                lines = self.cluster.lines(f"{PODS}/{pod['metadata']['name']}/log", query)
-                yield b"\n".join(lines).decode(errors="replace")

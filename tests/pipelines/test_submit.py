@@ -285,6 +285,41 @@ def test_a_pod_whose_image_cannot_be_pulled_is_told_once_while_kubeflow_says_tha
     assert said.count('p cannot start: ImagePullBackOff: Back-off pulling image "r/x:1"') == 1
 
 
+def test_a_run_that_kubeflow_tells_nothing_of_any_more_is_followed_by_its_pods(
+    kubeflow: Kubeflow,
+    submit: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As above 1 MiB: the tasks stand still, the pods do not."""
+    cluster, pods = Cluster(tmp_path), "/api/v1/namespaces/kubeflow/pods"
+
+    def pod(stage: str, phase: str) -> dict[str, Any]:
+        annotations = {"workflows.argoproj.io/node-name": f"suite-x1.root.{stage}.executor"}
+        return {"metadata": {"name": f"suite-x1-{stage}", "annotations": annotations}, "status": {"phase": phase}}
+
+    course = [[pod("train", "Running")], [pod("train", "Succeeded")], [pod("train", "Succeeded"), pod("evaluate", "Running")]]
+    answer = kubeflow.answer
+
+    def looked(method: str, path: str, query: Any, body: Any) -> Any:
+        cluster.answers["GET", pods] = (200, {"items": course[min(kubeflow.looks // 6, 2)]})
+        time.sleep(0.02)
+        return answer(method, path, query, body)
+
+    monkeypatch.setattr(kubeflow, "answer", looked)
+    monkeypatch.setattr("pipelines.follow.SILENT_SECONDS", 0.03)
+    monkeypatch.setenv("KUBECONFIG", str(cluster.config))
+    stands = ("RUNNING", [task("train", "RUNNING")])
+    error = {"error": {"message": "workflow is longer than maximum allowed size for sqlite"}}
+    kubeflow.course = [*looks(*[stands] * 20), {**looks(("FAILED", [task("train", "RUNNING")]))[0], **error}]
+    with cluster.running(), pytest.raises(UserError, match="its Workflow has outgrown what Kubernetes keeps"):
+        submit(*ADAPT, "--wait")
+    said = capsys.readouterr().out.splitlines()
+    after = said[said.index(next(line for line in said if line.startswith("Kubeflow shows no progress of this run"))) + 1 :]
+    assert after == ["root.evaluate.executor running"]
+
+
 @pytest.mark.parametrize("end", ["CANCELED", "FAILED"])
 def test_a_terminated_run_is_not_taken_for_done_or_failed(end: str, kubeflow: Kubeflow, submit: Callable[..., None]) -> None:
     kubeflow.course = looks(("CANCELING", []), (end, [task("train", "CANCELED", 1), task("evaluate", "PENDING")]))
