@@ -430,8 +430,15 @@ checkpoint_dir: Path | None = None
 """Folder for the checkpoints of the training; removed when it is done. Default: where STAGE_CACHE names a folder, one in there
 that the same command finds again; else output_dir with .checkpoint after its name."""
 
-pipeline_run_id: str
+pipeline_run_id: str = ""
 """Id of the pipeline run, which ties its stages together in MLflow."""
+
+checkpoints: str = ""
+"""Folder of the checkpoints of training jobs, in the store or on a shared volume: ROOT/PIPELINE/checkpoints. What is older than
+older_than_days goes."""
+
+older_than_days: Annotated[float, AtLeast(0)] = 30.0
+"""Days since a training wrote its last checkpoint, after which nobody is expected to go on from there."""
 
 # --- artifacts between the components ---
 

@@ -2,21 +2,41 @@
 
 from typing import Any
 
-from components import cli
+from components import cli, parameters
 from components.artifacts.provenance import Tracking
-from components.errors import StageError
+from components.errors import StageError, UserError
 
 OLD = 600.0
 """Seconds since its beginning after which a run may be taken for abandoned: Kubeflow is slow to say how one stands."""
 
 
 @cli.taking(Tracking)
-def clean_up(*, pipeline_run_id: str, **given: Any) -> None:
+def clean_up(
+    *,
+    pipeline_run_id: str = parameters.pipeline_run_id,
+    checkpoints: str = parameters.checkpoints,
+    older_than_days: float = parameters.older_than_days,
+    **given: Any,
+) -> None:
     """Delete the training jobs of a pipeline run, and end its run in MLflow if that is still open. Twice is as good as once.
 
+    With a folder of checkpoints, those that nobody has gone on from for long are deleted too, or alone.
+
     Raises:
-        UserError: no MLflow server is named, or the jobs may not be deleted.  TryAgainError: a server is away.
+        UserError: neither a run nor a folder is named, no MLflow server, or the jobs may not be deleted.
+        TryAgainError: a server is away.
     """
+    parameters.check("older_than_days", older_than_days)
+    if not (pipeline_run_id or checkpoints):
+        raise UserError("nothing to clean up: give --pipeline-run-id or --checkpoints")
+    if checkpoints:
+        from components.launch.checkpoints import sweep
+
+        for name in sweep(checkpoints, 86_400 * older_than_days):
+            print(f"clean_up: {checkpoints.rstrip('/')}/{name} is deleted", flush=True)
+    if not pipeline_run_id:
+        return
+
     from components.launch.jobs import delete_run  # these two take a while to import
     from components.tracking.runs import end_pipeline_run
 

@@ -70,6 +70,19 @@ def forget(uri: str, job: str) -> None:
     transfer.remove(_own(uri, job))
 
 
+def sweep(uri: str, seconds: float) -> list[str]:
+    """Delete the folders below `uri`, each of one training, in which nothing was written for so long. Returns their names."""
+    newest: dict[str, float] = {}
+    for file, written in transfer.times(uri).items():
+        folder, _, rest = file.partition("/")
+        if rest:
+            newest[folder] = max(written, newest.get(folder, 0.0))
+    old = sorted(folder for folder, written in newest.items() if time.time() - written > seconds)
+    for folder in old:
+        transfer.remove(f"{uri.rstrip('/')}/{folder}")
+    return old
+
+
 @dataclass
 class Kept:
     """A job's checkpoints.  shared: where all look.  uri: where they are.  known: the one that is there, by its name."""

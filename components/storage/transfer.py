@@ -70,11 +70,12 @@ def fetch(uri: str, target: Path) -> None:
         wanted = _wanted(place, found, text)
         with _unfinished(target) as folder:
             if target.is_file() or (target.is_dir() and any(target.iterdir())):
-                if _names(target) == set(wanted) and all(_is(target / name, found[name], wanted[name]) for name in wanted):
+                there = Folder(target).files()
+                if there.keys() == wanted.keys() and all(_is(target / name, found[name], wanted[name]) for name in wanted):
                     return
                 raise UserError(f"{target} exists and is not what is at {uri}: delete it, or fetch to another place")
             content = folder / "content"
-            for name in _names(content) - set(wanted):
+            for name in Folder(content).files().keys() - wanted.keys():
                 (content / name).unlink()
             missing = [name for name, digest in wanted.items() if not _is(content / name, found[name], digest)]
 
@@ -102,7 +103,7 @@ def store(path: Path, uri: str) -> None:
         UserError: the store refuses, or a file here is not what the manifest says.  TryAgainError: the store is away.
     """
     started = time.monotonic()
-    files = {name: path / name for name in _names(path)}
+    files = {name: path / name for name in Folder(path).files()}
     if not files:
         raise UserError(f"there is nothing at {path} to store")
     text = files[FILE].read_bytes() if FILE in files else None
@@ -169,6 +170,12 @@ def remove(uri: str) -> None:
         shutil.rmtree(_path(uri))
 
 
+def times(uri: str) -> dict[str, float]:
+    """File -> when it was written, in seconds since 1970."""
+    with _place(uri) as place:
+        return {name: stored.changed for name, stored in place.files().items()}
+
+
 def digests(uri: str, names: Collection[str] | None = None) -> dict[str, str]:
     """File -> sha256 of the bytes that are at `uri` now; nothing is kept here. A single file has its own name.
 
@@ -226,10 +233,6 @@ def _found(place: Place, uri: str) -> dict[str, Stored]:
     if not found:
         raise UserError(f"there is nothing at {uri}")
     return found
-
-
-def _names(path: Path) -> set[str]:
-    return set(Folder(path).files())
 
 
 def _manifest_digests(text: bytes | None) -> dict[str, str] | None:

@@ -1,6 +1,7 @@
 """The end of a pipeline run, after a stage that could say nothing any more."""
 
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 import mlflow
 import pytest
 from cluster_stub import NAMESPACE, Cluster, forbidden
+from servers import BUCKET, s3_server
 
 import components.launch
 from components.artifacts.provenance import Tracking
 from components.clean_up.stage import clean_up, end_abandoned
 from components.errors import TryAgainError, UserError
+from components.storage import transfer
 from components.tracking.runs import open_pipeline_run, stage_run
 
 
@@ -163,3 +166,38 @@ def test_a_run_that_has_just_begun_is_not_taken_for_abandoned(
         end_abandoned(Tracking("adapt", ""))
     assert statuses("young") == {"young": "RUNNING"}
     assert not in_a_pod.asked
+
+
+# --- old checkpoints ---
+
+
+@pytest.mark.parametrize("in_store", [False, True], ids=["volume", "store"])
+def test_checkpoints_that_nobody_goes_on_from_are_swept(
+    in_store: bool, tmp_path: Path, request: pytest.FixtureRequest, deleted: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = request.getfixturevalue("store") if in_store else str(tmp_path / "checkpoints")
+    transfer.write_text(f"{uri}/old/update-1/weights", "1")
+    transfer.write_text(f"{uri}/going/update-1/weights", "1")
+    time.sleep(2)
+    transfer.write_text(f"{uri}/going/owner", "job")  # its sign of life
+    clean_up(checkpoints=uri)
+    assert set(transfer.times(uri)) == {"old/update-1/weights", "going/update-1/weights", "going/owner"}
+    clean_up(checkpoints=f"{uri}/", older_than_days=1.5 / 86_400)
+    assert set(transfer.times(uri)) == {"going/update-1/weights", "going/owner"}
+    assert capsys.readouterr().out == f"clean_up: {uri}/old is deleted\n"
+    assert deleted == []
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with s3_server(tmp_path / "s3") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield f"s3://{BUCKET}/kfp/adapt/checkpoints"
+
+
+def test_what_to_clean_up_has_to_be_said() -> None:
+    with pytest.raises(UserError, match="nothing to clean up: give --pipeline-run-id or --checkpoints"):
+        clean_up()
+    with pytest.raises(UserError, match="older_than_days"):
+        clean_up(checkpoints="/somewhere", older_than_days=-1)
