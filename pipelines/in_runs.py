@@ -14,21 +14,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from components import parameters
 from components.errors import StageError
-from components.suite.stage import FITS, runs
+from components.resolve.stage import OF_RUNS, every_run
+from components.suite.stage import FITS, run_name
 from pipelines import follow
 from pipelines.kubeflow import Kubeflow
 from pipelines.request import Request
 
-OF_LOOPS = ("tasks", "seeds")
 OF_TABLE = ("experiment", "tracking_uri")
 
 
 def is_needed(arguments: Mapping[str, Any]) -> bool:
     """Whether a suite of these parameters is larger than one run may be."""
-    tasks, seeds = (arguments.get(name, parameters.default(name)) for name in OF_LOOPS)
-    return len(tasks) * len(seeds) > FITS
+    return len(every_run(arguments)) > FITS
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,7 @@ def split(suite: Request, adapt: Request, table: Request) -> Suite:
         suite: As it would be sent in one. Its run_name begins the names of the others, if it is not empty.
         adapt, table: The compiled pipelines.
     """
-    tasks, seeds = (suite.parameters.get(name, parameters.default(name)) for name in OF_LOOPS)
-    common = {name: value for name, value in suite.parameters.items() if name not in OF_LOOPS}
+    common = {name: value for name, value in suite.parameters.items() if name not in OF_RUNS}
     content = [adapt.file.read_bytes(), table.file.read_bytes(), json.dumps([common, suite.service_account]).encode()]
     key = hashlib.sha256(b"".join(content)).hexdigest()[:10]
     prefix = f"{suite.run_name or 'suite'}-{key}"
@@ -57,14 +54,11 @@ def split(suite: Request, adapt: Request, table: Request) -> Suite:
     def named(request: Request, name: str, given: dict[str, Any]) -> Request:
         return replace(request, run_name=f"{prefix}-{name}", parameters=given)
 
-    every = sorted(runs(tasks, seeds), key=lambda run: seeds.index(run["seed"]))
+    every = every_run(suite.parameters)
+    seeds = [run["seed"] for run in every]
     requests = {
-        f"{run['glue_task']}, seed {run['seed']}": named(
-            adapt,
-            f"{run['glue_task']}-seed-{run['seed']}",
-            {**common, "task": run["glue_task"], "seed": run["seed"]},
-        )
-        for run in every
+        run_name(run["task"], run["seed"]): named(adapt, f"{run['task']}-seed-{run['seed']}", run)
+        for run in sorted(every, key=lambda run: seeds.index(run["seed"]))
     }
     settings = {**common.get("overrides", {}), **common}
     of_table = {name: settings[name] for name in OF_TABLE if name in settings}

@@ -40,7 +40,7 @@ class Kubeflow:
         self._api = kfp_server_api.ApiClient(configuration)
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        """The whole answer.
+        """The whole answer to a GET.
 
         Raises:
             UserError: it does not let us in, or is something else.  TryAgainError: it does not answer.

@@ -58,10 +58,8 @@ def end_abandoned(tracking: Tracking) -> None:
 
     if not (here := place()):
         return
-    for run_id in left_open(tracking, here, OLD):
-        if not is_over(run_id):
-            continue
-        try:
+    try:
+        for run_id in filter(is_over, left_open(tracking, here, OLD)):
             clean_up(pipeline_run_id=run_id, **vars(tracking))
-        except StageError as error:
-            print(f"clean_up: {run_id} is left as it is: {error}", flush=True)
+    except StageError as error:
+        print(f"clean_up: what earlier runs have left stays for now: {error}", flush=True)

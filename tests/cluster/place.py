@@ -19,11 +19,12 @@ from typing import Any, TypeVar
 import yaml
 
 from components.errors import StageError
-from components.launch.access import RESOURCES
-from components.launch.api import JOBS, PODS, TRAIN_JOBS, Api, ApiError, Object, Patience
+from components.launch.api import PODS, WORKFLOWS, Api, ApiError, Object, Patience
 from components.launch.api import connect as connect_to_kubernetes
 from components.launch.job import RUN_LABEL, label_value
-from components.launch.jobs import POD_LABEL
+from components.launch.jobs import PATHS, POD_LABEL
+from components.launch.namespace import CONFIG, MLFLOW, S3
+from components.parameters import JobKind
 from pipelines.follow import ENDED
 from pipelines.kubeflow import Kubeflow
 from pipelines.kubeflow import connect as connect_to_kubeflow
@@ -32,7 +33,6 @@ ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build/test-cluster"
 OWN = "adapt-test"
 """Namespace of the store and of MLflow, where the cluster has none for us."""
-SETTINGS, KEYS, LOGIN = "adapt-config", "adapt-s3", "adapt-mlflow"
 CONFIG_MAPS, SECRETS = ("/api/v1/namespaces/{namespace}/" + kind for kind in ("configmaps", "secrets"))
 ACCOUNTS = {False: "pipeline-runner", True: "default-editor"}
 IDS = re.compile(r"#/runs/details/(\S+)")
@@ -121,17 +121,15 @@ class Place:
 
     def workflow_bytes(self, run_id: str) -> int:
         """Of the run's Workflow object, as Kubernetes keeps it."""
-        path = "/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows"
-        found = self.api.request("GET", path, query={"labelSelector": f"pipeline/runid={run_id}"})["items"]
+        found = self.api.request("GET", WORKFLOWS, query={"labelSelector": f"pipeline/runid={run_id}"})["items"]
         return len(json.dumps(found[0], separators=(",", ":"))) if found else 0
 
     # --- what it has in Kubernetes ---
 
-    def has(self, kind: str) -> bool:
+    def has(self, kind: JobKind) -> bool:
         """Whether there are PyTorchJobs, or TrainJobs."""
-        group, resource = RESOURCES[kind]
-        version = {"pytorchjob": "v1", "trainjob": "v1alpha1"}[kind]
-        return self.serves(f"/apis/{group}/{version}", resource)
+        group_version, _, resource = PATHS[kind].partition("/namespaces/{namespace}/")
+        return self.serves(group_version, resource)
 
     def serves(self, path: str, resource: str) -> bool:
         try:
@@ -144,11 +142,10 @@ class Place:
     def jobs(self, run_id: str = "") -> list[Object]:
         """Training jobs, of a run or of all."""
         query = {"labelSelector": f"{RUN_LABEL}={label_value(run_id)}" if run_id else RUN_LABEL}
-        kinds = {"PyTorchJob": JOBS, "TrainJob": TRAIN_JOBS}
         return [
-            {"kind": kind, **job}  # in a list they do not say it
-            for kind, path in kinds.items()
-            if self.has(kind.lower())
+            {**job, "kind": kind}  # by which PATHS and POD_LABEL know it
+            for kind, path in PATHS.items()
+            if self.has(kind)
             for job in self.api.request("GET", path, query=query)["items"]
         ]
 
@@ -156,8 +153,8 @@ class Place:
         """The pods of its training job."""
         found: list[Object] = []
         for job in self.jobs(run_id):
-            label = POD_LABEL["trainjob" if job["kind"] == "TrainJob" else "pytorchjob"]
-            found += self.api.request("GET", PODS, query={"labelSelector": f"{label}={job['metadata']['name']}"})["items"]
+            selector = f"{POD_LABEL[job['kind']]}={job['metadata']['name']}"
+            found += self.api.request("GET", PODS, query={"labelSelector": selector})["items"]
         return found
 
     def training(self, run_id: str, seconds: float = 420.0, more_seconds: float = 0.0) -> list[Object]:
@@ -225,7 +222,7 @@ def prepared(namespace: str, endpoint: str, image: str, train_image: str, mlflow
         except (StageError, OSError, subprocess.SubprocessError) as error:
             raise NotHere(f"no Kubeflow Pipelines: {error}") from None
         place = Place(api, kubeflow, endpoint, image, train_image, until)
-        if get(api, CONFIG_MAPS, SETTINGS) is None:
+        if get(api, CONFIG_MAPS, CONFIG) is None:
             stack.enter_context(installed(place, mlflow_image))
         place.mlflow = stack.enter_context(reached_mlflow(place))
         yield place
@@ -244,8 +241,8 @@ def installed(place: Place, mlflow_image: str) -> Iterator[None]:
         apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN, "labels": RESTRICTED}})
         apply(secret("adapt-mlflow-db", OWN, {"password": secrets.token_hex(16)}))
         for there in (OWN, namespace):
-            apply(secret(KEYS, there, keys))
-            apply(secret(LOGIN, there, login))
+            apply(secret(S3, there, keys))
+            apply(secret(MLFLOW, there, login))
         for overlay in overlays:
             kubectl("apply", "-k", str(overlay))
         apply(launcher_settings(namespace))
@@ -257,7 +254,7 @@ def installed(place: Place, mlflow_image: str) -> Iterator[None]:
             for overlay in overlays:
                 kubectl("delete", "-k", str(overlay), "--ignore-not-found", "--wait=false")
             kubectl("delete", "namespace", OWN, "--ignore-not-found", "--wait=false")
-            kubectl("-n", namespace, "delete", "secret", KEYS, LOGIN, "--ignore-not-found")
+            kubectl("-n", namespace, "delete", "secret", S3, MLFLOW, "--ignore-not-found")
             kubectl("-n", namespace, "delete", "configmap", "kfp-launcher", "--ignore-not-found")
         if before is not None:
             apply({**before, "metadata": {key: before["metadata"][key] for key in ("name", "namespace")}})
@@ -273,9 +270,9 @@ def write_overlays(namespace: str, is_multi_user: bool, has_trainer: bool, mlflo
         "AWS_ENDPOINT_URL_S3": f"http://adapt-seaweedfs.{OWN}:8333",
         "MLFLOW_TRACKING_URI": f"http://adapt-mlflow.{OWN}:5000",
     }
-    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": SETTINGS}, "data": data}
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG}, "data": data}
     subject = {
-        "source": {"kind": "ConfigMap", "name": SETTINGS, "fieldPath": "metadata.namespace"},
+        "source": {"kind": "ConfigMap", "name": CONFIG, "fieldPath": "metadata.namespace"},
         "targets": [{"select": {"kind": "RoleBinding", "name": "adapt"}, "fieldPaths": ["subjects.0.namespace"]}],
     }
     runs = {
@@ -302,7 +299,7 @@ def write_overlays(namespace: str, is_multi_user: bool, has_trainer: bool, mlflo
 
 def launcher_settings(namespace: str) -> Object:
     """Where Kubeflow is to keep its artifacts, as docs/cluster.md says."""
-    reference = {"secretName": KEYS, "accessKeyKey": "AWS_ACCESS_KEY_ID", "secretKeyKey": "AWS_SECRET_ACCESS_KEY"}
+    reference = {"secretName": S3, "accessKeyKey": "AWS_ACCESS_KEY_ID", "secretKeyKey": "AWS_SECRET_ACCESS_KEY"}
     store = {"endpoint": f"adapt-seaweedfs.{OWN}:8333", "region": "us-east-1", "disableSSL": True}
     providers = {"s3": {"default": {**store, "credentials": {"fromEnv": False, "secretRef": reference}}}}
     data = {"defaultPipelineRoot": "s3://adapt/kfp", "providers": yaml.safe_dump(providers)}
@@ -320,11 +317,11 @@ def reached_mlflow(place: Place) -> Iterator[Any]:
 
     with ExitStack() as stack:
         uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-        settings = (get(place.api, CONFIG_MAPS, SETTINGS) or {}).get("data", {})
+        settings = (get(place.api, CONFIG_MAPS, CONFIG) or {}).get("data", {})
         host = settings.get("MLFLOW_TRACKING_URI", "").partition("://")[2].partition(":")[0]
         service, _, namespace = host.removesuffix(".svc.cluster.local").removesuffix(".svc").partition(".")
         if not uri and service:
-            login = (get(place.api, SECRETS, LOGIN) or {}).get("data", {})
+            login = (get(place.api, SECRETS, MLFLOW) or {}).get("data", {})
             for name, value in login.items():
                 os.environ.setdefault(name, base64.b64decode(value).decode())
             with contextlib.suppress(OSError):
