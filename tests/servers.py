@@ -59,7 +59,7 @@ def server(command: Sequence[str], url: str, folder: Path, **environment: str) -
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(5)  # clients that are still there would be waited for
         except subprocess.TimeoutExpired:
             process.kill()
 

@@ -90,7 +90,7 @@ def test_a_run_that_kubeflow_opened_is_left_to_it(tracking: str, deleted: list[s
 
 
 def test_jobs_are_deleted_where_mlflow_is_away_and_runs_ended_where_the_cluster_is(
-    broken_off: str, deleted: list[str], monkeypatch: pytest.MonkeyPatch
+    broken_off: str, deleted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(pipeline_run_id: str) -> None:
         raise TryAgainError("the API server is away")
@@ -101,6 +101,7 @@ def test_jobs_are_deleted_where_mlflow_is_away_and_runs_ended_where_the_cluster_
     assert statuses(broken_off)["killed"] == "KILLED"
     monkeypatch.setattr(sys.modules["components.launch.jobs"], "delete_run", deleted.append)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)  # which has no runs/mlflow.db, as `make run` leaves one
     with pytest.raises(UserError, match="no MLflow server"):
         clean_up(pipeline_run_id="other")
     assert deleted == ["other"]

@@ -161,6 +161,7 @@ def check_ends(folder: Path, steps: Mapping[str, Any]) -> None:
         assert (folder / how / "trained" / "manifest.json").is_file() == (how == "well")  # the next try finds it
 
 
+@pytest.mark.slow
 def test_what_begins_at_once_has_one_run_above_it_and_a_failure_is_said_although_mlflow_is_away(tmp_path: Path) -> None:
     """Together, since a server takes long to start."""
     with mlflow_server(tmp_path / "mlflow") as uri:

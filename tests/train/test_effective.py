@@ -91,6 +91,7 @@ def test_a_rate_that_nobody_gave_is_the_optimizers_own(optimizer: str) -> None:
     assert (given.training.learning_rate, given.training.base_batch_size) == (3e-4, given.training.global_batch_size)
 
 
+@pytest.mark.slow
 def test_equal_trainings_have_one_digest_and_one_version(
     tracking: str, tokenized: Callable[[str], Path], tmp_path: Path
 ) -> None:
