@@ -154,9 +154,8 @@ def check_ends(folder: Path, steps: Mapping[str, Any]) -> None:
         record = json.loads((folder / how / "error.json").read_text())["message"]
         assert recorded in record["message"]
         assert record["extraInfo"]["exit_code"] == code
-        assert "that train failed" in "".join(
-            line for line in errors.splitlines() if line.startswith("warning: MLflow at http")
-        )
+        (warning,) = (line for line in errors.splitlines() if line.startswith("warning: MLflow at http"))
+        assert f"that train {'was stopped' if code > 128 else 'failed'}" in warning
         assert ("Traceback" in errors) == (how == "a bug")
         assert (folder / how / "trained" / "manifest.json").is_file() == (how == "well")  # the next try finds it
 
