@@ -1,7 +1,7 @@
 """Run a pipeline on Kubeflow: python -m pipelines.submit adapt --task mnli --source hub --model bert-base-uncased --wait
 
-It compiles what `make compile` compiles and sends what `kfp run create` sends; it looks at the parameters before, and with
---wait ends as the run's stages did.
+It compiles what `make compile` compiles, with a GPU for evaluate where the training has some, and sends what `kfp run create`
+sends; it looks at the parameters before, and with --wait ends as the run's stages did.
 """
 
 import contextlib
@@ -68,9 +68,14 @@ def main(
     arguments = arguments_of(PIPELINES[name], given)
     if max_parallel < 1:
         raise UserError(f"--max-parallel is {max_parallel}: give 1 or more")
-    secrets = given.get("image_pull_secrets", [])
+    settings = {
+        "image": image,
+        "train_image": train_image,
+        "image_pull_secrets": given.get("image_pull_secrets", []),
+        "resources": ["evaluate.gpus=1"] if arguments.get("num_gpus_per_worker") and name != "doctor" else [],
+    }
     with tempfile.TemporaryDirectory() as scratch:
-        folder = compiled(Path(scratch), image=image, train_image=train_image, image_pull_secrets=secrets)
+        folder = compiled(Path(scratch), **settings)
 
         def request_of(pipeline: str, run_name: str = "") -> Request:
             file = folder / f"{pipeline}.yaml"

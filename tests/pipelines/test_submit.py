@@ -17,6 +17,7 @@ from kubeflow_stub import Kubeflow, task
 from support import ROOT, heed_interrupts, run_module
 
 from components.errors import FailedError, StageError, TryAgainError, UserError
+from pipelines.compile import compile_all
 from pipelines.follow import duration, reason, stage_names, stages_of
 from pipelines.request import Request, check, spec_of
 from pipelines.submit import app
@@ -353,6 +354,20 @@ def test_an_image_means_the_same_before_the_pipelines_name_and_after_it(
     assert images == [("r/stage:1", "r/train:1")] * 2
     first, second = (run["runtime_config"]["parameters"] for run in kubeflow.runs)
     assert first == second
+
+
+@pytest.mark.parametrize(("gpus", "resources"), [("0", []), ("8", ["evaluate.gpus=1"])])
+def test_evaluate_has_a_gpu_where_the_training_has_some(
+    gpus: str, resources: list[str], kubeflow: Kubeflow, build: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr("pipelines.submit.compiled", lambda folder, **settings: asked.update(settings) or build)
+    app.meta([*ADAPT, "--num-gpus-per-worker", gpus], exit_on_error=False, print_error=False, result_action="return_value")
+    assert asked["resources"] == resources
+    compile_all(output_dir=tmp_path, resources=asked["resources"])
+    executors = spec_of(tmp_path / "adapt.yaml")["deploymentSpec"]["executors"]
+    with_gpu = {name for name, each in executors.items() if "accelerator" in each["container"]["resources"]}
+    assert with_gpu == ({"exec-evaluate"} if resources else set())
 
 
 def test_interrupting_the_wait_leaves_the_run_alone(kubeflow: Kubeflow) -> None:
