@@ -25,6 +25,7 @@ from components.errors import UserError
 Function = TypeVar("Function", bound=Callable[..., Any])
 Scaling = Literal["sqrt", "linear", "none"]
 Precision = Literal["auto", "bf16", "fp16", "fp32", "fp64"]
+EvaluationPrecision = Literal["fp32", "tf32", "bf16"]
 PerturbationNorm = Literal["l2", "linf"]
 PerturbationScope = Literal["sequence", "token"]
 Launcher = Literal["auto", "torchrun", "pytorchjob", "trainjob"]
@@ -272,6 +273,13 @@ perturbation_fraction: Annotated[float, Within(0, 1, above=True)] | None = None
 robustness_rows: Annotated[int, AtLeast(0)] = 500
 """Rows of each validation split, drawn from all, that are also scored under noise, on the embeddings and in the texts; 0 for
 none."""
+
+evaluation_precision: EvaluationPrecision = "fp32"
+"""Arithmetic of the matrix products of the evaluation: `fp32`, as the model is served; or, faster where the processor has it,
+`tf32` (GPUs; fp32 elsewhere) or `bf16` (autocast), whose answers may differ in the second or third decimal."""
+
+predict_test: bool = True
+"""Also answer the test splits, for GLUE's server; QQP's has 390,965 rows. Without, a suite's submission lacks the task."""
 
 # --- registry and tracking ---
 

@@ -79,6 +79,26 @@ def measure_splits(
     return Measured(results, pa.concat_tables(tables), errors)
 
 
+def answered(
+    examples: dict[str, Any],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    data_dir: Path,
+    split: str,
+) -> dict[str, Any]:
+    """The first texts of a split, with the model's answers to them as it is served, in fp32: a label, if any, and its score."""
+    rows = read_split(data_dir, split).head(len(examples["rows"]))
+    scores, predictions = predict(model, rows, tokenizer.pad_token_id, task, "examples")
+    if task.is_regression:
+        return {**examples, "answers": [{"score": float(score)} for score in predictions]}
+    labels = [task.label_names[number] for number in predictions]
+    return {
+        **examples,
+        "answers": [{"label": label, "score": float(each.max())} for label, each in zip(labels, scores, strict=True)],
+    }
+
+
 def _prediction_table(split: str, data_dir: Path, predictions: np.ndarray, scores: np.ndarray) -> pa.Table:
     columns = ["idx", "label", TEXT_DIGEST, TEXTS]
     source = pa.concat_tables(pq.read_table(path, columns=columns) for path in find_split(data_dir, split))

@@ -16,12 +16,13 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from components.evaluate.analysis import texts_of
-from components.evaluate.predict import BATCH_SIZE, answers, predict
+from components.evaluate.predict import TOKENS, answers, pieces_of, predict
 from components.modeling.packing import is_packed
 from components.tasks.metrics import measure, score
 from components.tasks.table import Task
 from components.training.budget import Progress
 from components.training.data import Batch, Split
+from components.training.memory import within_memory
 from components.training.noise import noise_size, normal_noise
 from components.training.objectives import objective_of
 
@@ -42,12 +43,21 @@ def robustness(model: PreTrainedModel, rows: Split, tokenizer: PreTrainedTokeniz
 
 def _under_embedding_noise(model: PreTrainedModel, rows: Split, pad_id: int, task: Task) -> dict[str, np.ndarray]:
     """Name of the noise -> (rows, outputs) logits; `clean` among them."""
+    outputs: dict[str, np.ndarray] = {}
+
+    def compute(tokens: int) -> None:
+        outputs.update(_compute(model, rows, pad_id, task, tokens))
+
+    within_memory(TOKENS[model.device.type], int(rows.lengths.max()), compute, lambda: None)
+    return outputs
+
+
+def _compute(model: PreTrainedModel, rows: Split, pad_id: int, task: Task, tokens: int) -> dict[str, np.ndarray]:
     names = ["clean", *(f"{kind} {radius}" for kind in ("random", "adversarial") for radius in RADII)]
     outputs = {name: torch.empty(len(rows), task.num_outputs) for name in names}
     device, objective = next(model.parameters()).device, objective_of(task.is_regression)
-    order = rows.lengths.argsort(descending=True, stable=True)
     with tqdm(total=len(rows), desc="evaluate robustness", unit=" samples", disable=None) as bar:
-        for piece in order.split(BATCH_SIZE):
+        for piece in pieces_of(rows, tokens):
             batch = rows.batch(piece, pad_id, device, is_packed(model))
             embeddings: Tensor = model.get_input_embeddings()(batch.input_ids).detach()  # type: ignore[misc]
             leaf = embeddings.requires_grad_()

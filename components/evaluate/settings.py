@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.parameters import check_fields
+from components.parameters import EvaluationPrecision, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,6 +10,8 @@ class Evaluating:
     """The parameters of these names."""
 
     robustness_rows: int
+    evaluation_precision: EvaluationPrecision
+    predict_test: bool
 
     def __post_init__(self) -> None:
         check_fields(self)

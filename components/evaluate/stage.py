@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import cli, parameters
@@ -41,7 +40,7 @@ OF_THE_TRAINING = ("model", "method", "seed")
 def evaluate(
     *, model_dir: Path, data_dir: Path, output_dir: Path, settings: str = parameters.settings, **given: Any
 ) -> Manifest:
-    """Measure a model that components.train wrote, in fp32.
+    """Measure a model that components.train wrote.
 
     Writes metrics.json (task, what generated its data, model, method, seed, recipe, score, every metric, their 95 % intervals,
     confusion matrices, ROC and precision-recall curves, calibration, slices, the score under noise and without the texts that
@@ -77,16 +76,17 @@ def evaluate(
     from components.evaluate.baselines import baselines
     from components.evaluate.figures import draw, write_figures
     from components.evaluate.markdown import write_summary
-    from components.evaluate.measuring import measure_splits
+    from components.evaluate.measuring import answered, measure_splits
     from components.evaluate.overlap import trained_on, write_trained_on
+    from components.evaluate.predict import arithmetic
     from components.evaluate.report import write_report
     from components.evaluate.unlabelled import write_test_predictions
     from components.modeling.packing import pack
 
     logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = AutoModelForSequenceClassification.from_pretrained(model_dir, dtype="float32").to(device).eval()
-    pack(model)
+    model = AutoModelForSequenceClassification.from_pretrained(model_dir, dtype="float32").to(device)
+    pack(model.eval().requires_grad_(False))
     with artifact.building() as folder:
         trained = model_manifest["parameters"]
         results: dict[str, Any] = {"task": task.name, "generated": task.generated}
@@ -94,17 +94,20 @@ def evaluate(
         recipe = json.loads((model_dir / TRAINING).read_text())["recipe"]
         results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": recipe}
         results |= {"training": model_manifest["effective"], "timings": model_manifest["timings"]}
+        results["precision"] = evaluating.evaluation_precision
         knows = trained_on(data_dir) if model_manifest["inputs"]["data"] == data_manifest["digest"] else None
-        measured = measure_splits(model, tokenizer, task, data_dir, splits, evaluating.robustness_rows, knows)
+        with arithmetic(evaluating.evaluation_precision, device):
+            measured = measure_splits(model, tokenizer, task, data_dir, splits, evaluating.robustness_rows, knows)
+            if evaluating.predict_test:
+                write_test_predictions(folder / TEST_PREDICTIONS, model, data_dir, tokenizer.pad_token_id, task)
         results |= {**measured.results, **baselines(task, data_dir, splits)}
         predicted, errors = measured.predicted, measured.errors
         pq.write_table(predicted, folder / PREDICTIONS, compression="zstd")
         if knows is not None:
             write_trained_on(folder / TRAINED_ON, knows)
-        write_test_predictions(folder / TEST_PREDICTIONS, model, data_dir, tokenizer.pad_token_id, task)
         (folder / METRICS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
         (folder / ERRORS).write_text(json.dumps(errors, indent=1) + "\n")
-        examples = _answered(json.loads((data_dir / EXAMPLES).read_text()), predicted, task)
+        examples = answered(json.loads((data_dir / EXAMPLES).read_text()), model, tokenizer, task, data_dir, splits[0])
         (folder / EXAMPLES).write_text(json.dumps(examples, indent=1) + "\n")
         training = [json.loads(line) for line in (model_dir / TRAINING_LOG).read_text().splitlines()]
         plots = draw(task, results, predicted, training)
@@ -158,14 +161,3 @@ def scored(results: dict[str, Any]) -> str:
 def _range(interval: list[float]) -> str:
     low, high = interval
     return f"95 % {low:.4f} to {high:.4f}"
-
-
-def _answered(examples: dict[str, Any], predicted: pa.Table, task: Task) -> dict[str, Any]:
-    """The first texts of the first split, with the model's answers to them: [{"prediction": ..., "score": ...}]."""
-    answers = []
-    for row in predicted.slice(0, len(examples["rows"])).to_pylist():
-        if task.is_regression:
-            answers.append({"score": row["prediction"]})
-        else:
-            answers.append({"label": task.label_names[row["prediction"]], "score": max(row["scores"])})
-    return {**examples, "answers": answers}

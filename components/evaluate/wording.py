@@ -7,7 +7,11 @@ from typing import Any
 def caveats(results: dict[str, Any]) -> list[str]:
     """A sentence each; none where there is nothing to say.  results: what metrics.json holds."""
     seen = (_seen(split.replace("_", " "), result) for split, result in results["splits"].items())
-    return [said for said in (*seen, _counted(**results["baseline_rows"])) if said]
+    return [said for said in (_computed(results["precision"]), *seen, _counted(**results["baseline_rows"])) if said]
+
+
+def _computed(precision: str) -> str:
+    return "" if precision == "fp32" else f"Measured in {precision}; as it is served, in fp32, some answers may differ."
 
 
 def _counted(majority: int, bag_of_words: int) -> str:

@@ -88,6 +88,11 @@ class Split:
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), self.lengths[rows].cumsum(0)])
         return Split(tokens, offsets, self.labels[rows])
 
+    def head(self, count: int) -> "Split":
+        """Its first `count` rows."""
+        tokens = {name: values[: int(self.offsets[count])] for name, values in self.tokens.items()}
+        return Split(tokens, self.offsets[: count + 1], self.labels[:count])
+
     def batch(self, rows: Tensor, pad_id: int, device: torch.device, packed: bool = False) -> Batch:
         """The examples at `rows`, on `device`; `packed` for a model that `pack` has prepared."""
         lengths = self.lengths[rows]

@@ -7,7 +7,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,17 @@ from components.training.ranks import Ranks
 MOST_SKIPPED = 20  # from its first 2^16, fp16's loss scale is then below 1
 GATHER_SECONDS = 2.0
 """Many ranks gather their sums no less often, or after every update: only then can they be stopped, or leave a checkpoint."""
+
+
+class Agreed(NamedTuple):
+    """What all ranks do from here on.
+
+    signal: that ends the run after this update, since one of them got it; 0 for none.  tokens: that each computes at once, the
+    fewest of any: what a checkpoint keeps, so that a run that goes on has the same micro-batches, and dropout.
+    """
+
+    signal: int
+    tokens: int
 
 
 def say(text: str, file: TextIO | None = None) -> None:
@@ -98,11 +109,9 @@ class MetricsLog:
         """The losses since the last update: it will be computed again."""
         self.sums = torch.zeros_like(self.sums)
 
-    def end_update(self, update: int, work: Work, scalars: dict[str, Tensor], **line: float) -> int:
-        """work: what the update cost.  scalars: on the device, the gradient's norm among them; the same on all ranks.
-
-        Returns:
-            The signal that ends the run after this update, on all ranks: one of them got it. 0 for none.
+    def end_update(self, update: int, work: Work, scalars: dict[str, Tensor], tokens: int = 0, **line: float) -> Agreed:
+        """work: what the update cost.  scalars: on the device, the gradient's norm among them; the same on all ranks.  tokens:
+        that this rank computes at once.
         """
         self.done += work.examples
         line = {"update": update, **line, "examples": self.done, "seconds": round(self.seconds, 3)}
@@ -111,14 +120,14 @@ class MetricsLog:
         self.sums = torch.zeros_like(self.sums)
         self.bar.update(work.examples)
         if len(self.pending) >= self.at_once or update % self.interval == 0 or self.done == self.num_examples:
-            return self.flush()
-        return 0
+            return self.flush(tokens)
+        return Agreed(0, tokens)
 
-    def flush(self) -> int:
-        """Write the lines of the updates since the last time; all ranks at the same update. Returns: as end_update."""
+    def flush(self, tokens: int = 0) -> Agreed:
+        """Write the lines of the updates since the last time; all ranks at the same update."""
         if not self.pending:
-            return 0
-        sums, signal = self._gathered(torch.stack([sums for _, sums, _ in self.pending]))
+            return Agreed(0, tokens)
+        sums, agreed = self._gathered(torch.stack([sums for _, sums, _ in self.pending]), tokens)
         scalars = iter(torch.stack([scalar for _, _, scalars in self.pending for scalar in scalars.values()]).tolist())
         for (line, _, named), losses in zip(self.pending, sums.tolist(), strict=True):
             line |= self._checked(
@@ -135,16 +144,16 @@ class MetricsLog:
                 left = timedelta(seconds=round((self.num_examples - self.done) / rate))
                 text = f"update {line['update']}: loss {line['loss']:.4f}, {rate:.0f} samples/s, {left} left"
                 say(text, sys.stderr)
-        return signal
+        return agreed
 
-    def _gathered(self, sums: Tensor) -> tuple[Tensor, int]:
-        """The ranks' sums in one, and the signal that any of them got.  sums: (updates, losses), this rank's.
+    def _gathered(self, sums: Tensor, tokens: int) -> tuple[Tensor, Agreed]:
+        """The ranks' sums in one, and what they agree on.  sums: (updates, losses), this rank's.
 
         Added up in the ranks' order: that of an all-reduce depends on the number of updates, which here depends on the clock.
         """
         if self.ranks.count == 1:
-            return sums, self.signalled()
-        state = torch.tensor([self.signalled(), time.monotonic() - self.gathered], device=sums.device)
+            return sums, Agreed(self.signalled(), tokens)
+        state = torch.tensor([self.signalled(), -tokens, time.monotonic() - self.gathered], device=sums.device)
         mine = torch.cat([sums.flatten(), state])
         every = [torch.empty_like(mine) for _ in range(self.ranks.count)]
         dist.all_gather(every, mine)
@@ -152,7 +161,8 @@ class MetricsLog:
         seconds_per_update = max(1e-6, every[0][-1].item() / len(sums))  # of the first rank, so that all choose alike
         self.at_once = max(1, int(GATHER_SECONDS / seconds_per_update))
         stacked = torch.stack(every)
-        return stacked[:, :-2].sum(0).view_as(sums), int(stacked[:, -2].max())
+        signal, most = stacked[:, -3:-1].amax(0).tolist()
+        return stacked[:, :-3].sum(0).view_as(sums), Agreed(int(signal), -int(most))
 
     def _checked(self, update: int, losses: dict[str, float], scalars: dict[str, float]) -> dict[str, float]:
         """What the update's line says of its losses and its gradient.

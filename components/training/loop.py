@@ -61,7 +61,7 @@ def run_updates(
             run.spent = run.spent.plus(work)
             epoch = round(run.done / course.updates_per_epoch, 4)
             with lost_ranks(gradients.signalled):
-                signal = log.end_update(run.done, work, scalars, epoch=epoch, learning_rate=rate)
+                signal, run.tokens = log.end_update(run.done, work, scalars, run.tokens, epoch=epoch, learning_rate=rate)
             run.optimizer.zero_grad(set_to_none=False)
             checkpoints.save_if_due(run, log)
             if signal:

@@ -1,28 +1,89 @@
 """How many tokens a device computes at once, and what to do when they were too many."""
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor, nn
 
 from components.errors import UserError
+from components.training.data import micro_batches
 
 CPU_TOKENS = 1024
 """A CPU gains nothing from more. A measured number would differ from run to run, and with it dropout, and the model."""
 FIRST_TOKENS = 2048
+MOST_TOKENS = 65_536
+"""Nothing is gained beyond, and a batch that is one micro-batch cannot be halved for a rank that runs out of memory."""
 MOST_MEMORY = 0.8
 
 
-def choose_tokens(device: torch.device, compute: Callable[[int], None], most: int) -> int:
+def choose_tokens(device: torch.device, compute: Callable[[int], None], most: int, still_to_come: int = 0) -> int:
     """On a CPU a fixed number; on a GPU the largest, by doubling, that `compute` finds room for, no more than `most` needs.
 
     Args:
-        compute: computes a micro-batch of so many tokens, the longest there are, and leaves nothing behind.
+        compute: computes the costliest micro-batches of so many tokens, and leaves nothing behind.
+        still_to_come: bytes that the training will hold and does not hold yet: they are occupied meanwhile.
     """
     if device.type == "cpu":
         return CPU_TOKENS
-    total = torch.cuda.get_device_properties(device).total_memory
-    return largest(compute, most, lambda: torch.cuda.max_memory_allocated(device) / total)
+    free, _ = torch.cuda.mem_get_info(device)  # what other processes hold is not ours
+    room = free + torch.cuda.memory_reserved(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    with occupied(device, still_to_come):
+        return largest(compute, min(most, MOST_TOKENS), lambda: torch.cuda.max_memory_allocated(device) / room)
+
+
+@contextlib.contextmanager
+def occupied(device: torch.device, size: int) -> Iterator[None]:
+    """Within the block `size` bytes of the device are taken; after it the allocator keeps none for itself.
+
+    Raises:
+        UserError: there are not as many.
+    """
+    held: list[Tensor] = []
+    try:
+        held.append(torch.empty(size, dtype=torch.uint8, device=device))
+    except torch.OutOfMemoryError as error:
+        mend = "take a smaller model or a GPU with more memory"
+        raise UserError(f"the optimizer's state and gradients take {size / 2**30:.1f} GiB more: {mend} ({error})") from None
+    try:
+        yield
+    finally:
+        held.clear()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def costliest(lengths: Tensor, rows: int, tokens: int) -> list[Tensor]:
+    """Of an update's micro-batches those that may need the most memory.
+
+    An update whose lengths are those of all examples, the longest among them, is cut as any update is. What its micro-batches
+    have besides `tokens` is padding, in the embeddings (places) and in the attention (places times width).
+
+    Args:
+        lengths: (examples,) tokens of each.  rows: of an update, on one rank.
+
+    Returns:
+        Row numbers of one or two micro-batches.
+    """
+    by_length = lengths.argsort(descending=True, stable=True)
+    spread = by_length[torch.linspace(0, len(lengths) - 1, min(rows, len(lengths))).long()]
+    pieces = micro_batches(spread, lengths[spread], tokens, 0, 1)
+    widths = [int(lengths[piece].max()) for piece in pieces]
+    places = [len(piece) * width for piece, width in zip(pieces, widths, strict=True)]
+    scores = [number * width for number, width in zip(places, widths, strict=True)]
+    return [pieces[number] for number in sorted({places.index(max(places)), scores.index(max(scores))})]
+
+
+def held_later(network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Bytes that an update holds and that are not there before the first one: the optimizer's two moments of each weight, as
+    AdamW and LAMB keep them, and once more as much as the gradient, which is copied on its way into DDP's buckets.
+    """
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    sizes = [weight.numel() * weight.element_size() for weight in weights]
+    moments = 2 * sum(size for weight, size in zip(weights, sizes, strict=True) if weight not in optimizer.state)
+    return moments + sum(sizes)
 
 
 def largest(compute: Callable[[int], None], most: int, peak: Callable[[], float]) -> int:

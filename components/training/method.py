@@ -60,11 +60,5 @@ class Method(Protocol):
         """The losses of `batch`, `passes(progress).num_losses` of them, whose gradients add up to the update's.
 
         The caller calls `backward` on each before it asks for the next: a method may make one loss of the gradients of
-        another. `model` may be wrapped in DDP: a forward whose loss is yielded goes through the wrapper, any other around it.
+        another.
         """
-
-
-def bare_model(model: nn.Module) -> nn.Module:
-    """The model without its DDP wrapper."""
-    inner: nn.Module = getattr(model, "module", model)
-    return inner

@@ -1,7 +1,8 @@
 """Noise on the word embeddings: its random start, its size, its way up a divergence, and which examples get it."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,6 @@ from components.training import randomness
 from components.training.budget import Progress
 from components.training.data import Batch
 from components.training.divergences import at_least_fp32
-from components.training.method import bare_model
 from components.training.objectives import Objective
 
 
@@ -81,13 +81,29 @@ def noise_gradient(
 ) -> Tensor:
     """Gradient of `losses`, from outputs to (examples,), at the noise: (batch, token, hidden), right up to a positive factor.
 
-    The pass goes around DDP, and its gradient through autograd.grad, not backward(): it is for the noise alone and must not
-    reach param.grad or start an all-reduce. No weight gradient is computed.
+    The gradient is taken by autograd.grad, not backward(): it is for the noise alone and must not reach param.grad or start an
+    all-reduce. No weight gradient is computed, nor kept what it would take.
     """
     leaf = noise.detach().requires_grad_()
-    outputs = objective.outputs(bare_model(model), batch, embeddings.detach() + leaf)
+    with constant(model):
+        outputs = objective.outputs(model, batch, embeddings.detach() + leaf)
     (gradient,) = torch.autograd.grad(outputs, leaf, _at_outputs(outputs, losses))
     return gradient
+
+
+@contextlib.contextmanager
+def constant(model: nn.Module) -> Iterator[None]:
+    """A forward pass within the block takes the weights for constants. A compiled layer has a backward pass for each kind: it
+    computes the gradients of all that asked for one in its forward pass, wanted or not.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 def _at_outputs(outputs: Tensor, losses: Callable[[Tensor], Tensor]) -> Tensor:

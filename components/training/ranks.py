@@ -24,6 +24,14 @@ class Ranks:
     count: int
     device: torch.device
 
+    def least(self, number: int) -> int:
+        """Of the numbers that the ranks give; each of them must ask."""
+        if self.count == 1:
+            return number
+        of_all = torch.tensor(number, device=self.device)
+        dist.all_reduce(of_all, dist.ReduceOp.MIN)
+        return int(of_all)
+
 
 @contextlib.contextmanager
 def join_ranks() -> Iterator[Ranks]:

@@ -17,7 +17,7 @@ from components.training.budget import Budget, Progress, Spent, Work
 from components.training.data import Batch, Split, micro_batches
 from components.training.interrupts import Signalled, ended_by, lost_ranks
 from components.training.log import MetricsLog
-from components.training.memory import choose_tokens, within_memory
+from components.training.memory import choose_tokens, costliest, held_later, within_memory
 from components.training.method import Loss, Method
 from components.training.objectives import Objective
 from components.training.precision import Arithmetic
@@ -99,19 +99,20 @@ class Gradients:
         return losses
 
     def choose_tokens(self, budget: Budget, seed: int, global_batch_size: int) -> int:
-        """How many tokens the device computes at once, at the costliest update of the run."""
-        most = global_batch_size // self.ranks.count * self.longest
-        return choose_tokens(self.ranks.device, partial(self._compute_longest, budget, seed), most)
+        """How many tokens each rank computes at once: what fits on every one of them, at the costliest update of the run."""
+        rows = max(1, global_batch_size // self.ranks.count)
+        compute = partial(self._compute_costliest, budget, seed, rows)
+        later = held_later(self.run.network, self.run.optimizer)
+        return self.ranks.least(choose_tokens(self.ranks.device, compute, rows * self.longest, later))
 
-    def _compute_longest(self, budget: Budget, seed: int, tokens: int) -> None:
+    def _compute_costliest(self, budget: Budget, seed: int, rows: int, tokens: int) -> None:
         spents = (Spent(update) for update in range(round(1 / budget.step(Spent()))))
         every = (Progress(spent.updates, budget.share(spent), seed) for spent in spents)
-        costliest = max(every, key=lambda progress: self.method.passes(progress).relative)
-        by_length = self.split.lengths.argsort(descending=True, stable=True)
-        rows = by_length[: max(1, int((self.split.lengths[by_length].cumsum(0) <= tokens).sum()))]
-        batches, arithmetic = [self._batch(rows)], self.run.arithmetic
-        for _ in accumulate_gradients(self.run.network, self.method, self.objective, batches, 1, costliest, 0.0, arithmetic):
-            pass
+        progress = max(every, key=lambda progress: self.method.passes(progress).relative)
+        for piece in costliest(self.split.lengths, rows, tokens):
+            batches, arithmetic = [self._batch(piece)], self.run.arithmetic
+            for _ in accumulate_gradients(self.run.network, self.method, self.objective, batches, 1, progress, 0.0, arithmetic):
+                pass
         self.forget()
 
     def lay_out_buckets(self, progress: Progress, rows: Tensor) -> None:

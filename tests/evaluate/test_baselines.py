@@ -110,4 +110,6 @@ def test_of_too_many_rows_some_are_drawn_from_all(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(under_test, "MOST_ROWS", 5000)
     found = baselines(TASKS["sst2"], tmp_path, ["validation"])
     assert found["baseline_rows"] == {"majority": 50_000, "bag_of_words": 5000}
-    assert caveats({"splits": {}, **found}) == ["Bag of words was trained on 5,000 rows, drawn from all 50,000."]
+    assert caveats({"splits": {}, "precision": "fp32", **found}) == [
+        "Bag of words was trained on 5,000 rows, drawn from all 50,000."
+    ]

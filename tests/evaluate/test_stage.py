@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from components.artifacts.folders import Artifact
 from components.artifacts.names import TRAINING
 from components.errors import UserError
 from components.evaluate.stage import evaluate, flat
+from components.register.stage import register
 from components.tasks.metrics import measure
 from components.tasks.table import TASKS
+from components.training.objectives import Classification
 
 
 @pytest.mark.parametrize("task", ["sst2", "mnli", "stsb", "mrpc"])
@@ -92,11 +95,58 @@ def test_noise_may_be_left_out(tokenized: Callable[[str], Path], trained: Callab
         evaluate(**folders, output_dir=tmp_path / "f", robustness_rows=-1)
 
 
+def test_in_bf16_answers_are_close_and_the_examples_are_as_served(
+    tracking: str,
+    evaluated: Callable[[str], Path],
+    tokenized: Callable[[str], Path],
+    trained: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    folders: dict[str, Any] = {"model_dir": trained("mnli"), "data_dir": tokenized("mnli")}
+    evaluate(**folders, output_dir=tmp_path / "e", robustness_rows=10, evaluation_precision="bf16", predict_test=False)
+    scores = [
+        np.stack(pq.read_table(folder / "predictions.parquet")["scores"].to_pylist())
+        for folder in (tmp_path / "e", evaluated("mnli"))
+    ]
+    assert 0 < np.abs(scores[0] - scores[1]).max() < 0.02
+    one, other = (
+        json.loads((folder / "examples.json").read_text())["answers"] for folder in (tmp_path / "e", evaluated("mnli"))
+    )
+    assert [answer["score"] for answer in one] == pytest.approx([answer["score"] for answer in other], abs=1e-5)
+    assert register(model_dir=trained("mnli"), evaluation_dir=tmp_path / "e")["version"] == "1"
+    assert "Measured in bf16; as it is served, in fp32, some answers may differ." in (tmp_path / "e" / "summary.md").read_text()
+    assert "in bf16" not in (evaluated("mnli") / "summary.md").read_text()
+    assert (evaluated("mnli") / "test_predictions.parquet").is_file()
+    assert not (tmp_path / "e" / "test_predictions.parquet").exists()
+
+
+def test_an_evaluation_that_runs_out_of_memory_takes_smaller_batches(
+    evaluated: Callable[[str], Path],
+    tokenized: Callable[[str], Path],
+    trained: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In each of its passes: over the splits, under noise, over the texts with noise."""
+    real = Classification.outputs
+
+    def outputs(self: Any, model: Any, batch: Any, embeddings: Any = None) -> Any:
+        if batch.attention_mask.sum() > 300:
+            raise torch.OutOfMemoryError("by hand")
+        return real(self, model, batch, embeddings)
+
+    monkeypatch.setattr(Classification, "outputs", outputs)
+    evaluate(model_dir=trained("rte"), data_dir=tokenized("rte"), output_dir=tmp_path / "e")
+    assert capsys.readouterr().err.count("out of memory with 2048 tokens at a time: going on with 1024") >= 5
+    one, other = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "e", evaluated("rte")))
+    assert flat(one) == pytest.approx(flat(other), abs=1e-5)
+
+
 def test_the_model_in_its_folder_gives_these_predictions(
     evaluated: Callable[[str], Path], trained: Callable[[str], Path], tokenized: Callable[[str], Path]
 ) -> None:
     """One example at a time, without padding, through transformers alone."""
-    import torch
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(trained("rte")).eval()

@@ -54,7 +54,8 @@ OTHER: Mapping[str, Any] = {
     "perturbation_step_size": 0.2, "perturbation_radius": 0.5, "perturbation_norm": "linf", "perturbation_scope": "token",
     "perturbation_divergence": "mse", "perturbation_weight": 2.0, "perturbation_direction": "label",
     "perturbation_dropout": "shared", "perturbation_interval": 3, "perturbation_fraction": 0.5,
-    "robustness_rows": 20, "name": "mine", "alias": "newest", "champion_margin": 0.02, "champion_min_score": 0.5,
+    "robustness_rows": 20, "evaluation_precision": "bf16", "predict_test": False,
+    "name": "mine", "alias": "newest", "champion_margin": 0.02, "champion_min_score": 0.5,
     "champion_rule": "better", "champion_reason": "it is faster",
     "champion_min_robustness": 0.4, "auto_promote": False, "experiment": "second", "tracking_uri": "http://mlflow:5000",
 }  # fmt: skip
@@ -81,7 +82,15 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
 # --- the names ---
 
 
-SINCE = ("recipe", "champion_rule", "champion_reason", "attempts", "attempt_pause_seconds")
+SINCE = (
+    "evaluation_precision",
+    "predict_test",
+    "recipe",
+    "champion_rule",
+    "champion_reason",
+    "attempts",
+    "attempt_pause_seconds",
+)
 
 
 def test_the_pipeline_takes_all_that_it_took_and_a_recipe() -> None:

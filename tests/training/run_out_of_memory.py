@@ -57,6 +57,8 @@ def differences(data: Path, output: Path, rank: int, repetitions: int) -> dict[s
                     train(data_dir=data, output_dir=folder, **{**SETTINGS, **settings}, micro_batch_tokens=tokens)
                 assert rank == 0 or len(passes) > per_update * SETTINGS["num_updates"] + 1, "nothing was computed again"
                 if rank == 0:
+                    took = json.loads((folder / "training.json").read_text())["timings"]["micro_batch_tokens"]
+                    assert took == tokens // 2, "the other rank's micro-batches are not this one's"
                     one, other = load_file(output / name / "model.safetensors"), load_file(folder / "model.safetensors")
                     most = max(float((other[key] - weight).abs().max()) for key, weight in one.items())
                     found[f"{name}, pass {after}"] = max(most, found.get(f"{name}, pass {after}", 0.0))

@@ -16,10 +16,11 @@ from support import ROOT
 from components.errors import UserError
 from components.train import stage
 from components.training.data import Batch, read_split
-from components.training.memory import FIRST_TOKENS, largest
+from components.training.memory import FIRST_TOKENS, costliest, held_later, largest, occupied
 from components.training.method import Loss
 from components.training.methods.plain import Plain
 from components.training.methods.scala import Scala
+from components.training.optimizers import OPTIMIZERS, build_optimizer
 
 ARGUMENTS: dict[str, Any] = {
     "model": "tiny",
@@ -122,3 +123,42 @@ def test_a_nearly_full_memory_is_not_filled() -> None:
         peak[0] = tokens / 20_000
 
     assert largest(compute, 10**9, lambda: peak[0]) == 8192
+
+
+def test_what_is_tried_has_the_most_padding_and_the_longest_examples() -> None:
+    """Per token a micro-batch of the longest examples alone, which has no padding, would be the cheapest of all."""
+    lengths = torch.tensor([8] * 900 + [64] * 90 + [512] * 10)[torch.randperm(1000)]
+    (piece,) = costliest(lengths, 256, 100_000)
+    assert len(piece) == 256
+    assert lengths[piece].unique().tolist() == [8, 64, 512]
+    pieces = costliest(lengths, 256, 1024)
+    widest = max(pieces, key=lambda piece: int(lengths[piece].max()))
+    most = max(pieces, key=lambda piece: len(piece) * int(lengths[piece].max()))
+    assert int(lengths[widest].max()) == 512
+    assert len(most) * int(lengths[most].max()) > 1.5 * int(lengths[most].sum()), "hardly any padding"
+    assert all(int(lengths[piece].sum()) < 1024 + 512 for piece in pieces)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_an_optimizer_will_hold_is_counted_before_it_does(name: str) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(300, 200), torch.nn.Linear(200, 1))
+    optimizer = build_optimizer(name, network, 1e-3, 0.0)
+    size = sum(4 * weight.numel() for weight in network.parameters())
+    before = held_later(network, optimizer)
+    network(torch.randn(2, 300)).sum().backward()
+    optimizer.step()
+    held = sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim)
+    assert before == held + size
+    assert held_later(network, optimizer) == size
+
+
+def test_a_model_whose_optimizer_has_no_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*size: int, **settings: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with occupied(torch.device("cpu"), 2**20):
+        pass
+    monkeypatch.setattr(torch, "empty", full)
+    message = r"^the optimizer's state and gradients take 3\.0 GiB more: take a smaller model or a GPU with more memory \(CUDA"
+    with pytest.raises(UserError, match=message), occupied(torch.device("cpu"), 3 * 2**30):
+        pass

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from components.parameters import PerturbationDropout
 from components.training.budget import Progress
-from components.training.method import Loss, Passes, bare_model
+from components.training.method import Loss, Passes
 from components.training.methods.perturbation import Perturbation
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class FreeLB(Perturbation):
         from components.training.noise import repeat_dropout
 
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
-        embed = bare_model(model).get_input_embeddings()  # type: ignore[operator]
+        embed = model.get_input_embeddings()  # type: ignore[operator]
         noise = self.start(batch, embed.weight, progress)
         for left in reversed(range(self.perturbation_steps)):
             noise.requires_grad_(left > 0)

@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from components.training.budget import Progress
-from components.training.method import Loss, Passes, bare_model
+from components.training.method import Loss, Passes
 from components.training.methods.perturbation import Perturbation
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Pgd(Perturbation):
         from components.training.noise import normal_noise, repeat_dropout
 
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
-        embeddings = bare_model(model).get_input_embeddings()(batch.input_ids)  # type: ignore[operator]
+        embeddings = model.get_input_embeddings()(batch.input_ids)  # type: ignore[operator]
         noise = normal_noise(batch, embeddings.shape[-1], self.perturbation_init_std, progress).to(embeddings.dtype)
         climbed = partial(objective.losses, batch=batch)
         noise = self.ascend(objective, model, embeddings, batch, noise, climbed, repeat)

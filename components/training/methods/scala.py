@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, ClassVar
 from components.errors import UserError
 from components.parameters import PerturbationDirection, PerturbationNorm, PerturbationScope
 from components.training.budget import Progress
-from components.training.method import Loss, Passes, bare_model
+from components.training.method import Loss, Passes
 from components.training.methods.plain import Plain
 from components.training.methods.smart import Smart
 
@@ -105,7 +105,7 @@ class Scala(Smart):
         from components.training.noise import choose, normal_noise, repeat_dropout
 
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
-        embed = bare_model(model).get_input_embeddings()  # type: ignore[operator]
+        embed = model.get_input_embeddings()  # type: ignore[operator]
         embeddings = embed(batch.input_ids)
         gradient = None
         if self.perturbation_direction == "label":

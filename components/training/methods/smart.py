@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, ClassVar
 from components.errors import UserError
 from components.parameters import Divergence, PerturbationNorm, PerturbationScope
 from components.training.budget import Progress
-from components.training.method import Loss, Passes, bare_model
+from components.training.method import Loss, Passes
 from components.training.methods.perturbation import Perturbation
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Smart(Perturbation):
         from components.training.noise import repeat_dropout
 
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
-        embeddings = bare_model(model).get_input_embeddings()(batch.input_ids)  # type: ignore[operator]
+        embeddings = model.get_input_embeddings()(batch.input_ids)  # type: ignore[operator]
         clean = objective.outputs(model, batch, embeddings)  # serves both the task's loss and as the target
         task_loss = objective.losses(clean, batch).sum()
         noise = self.find_noise(objective, model, embeddings, clean, batch, progress, repeat)
