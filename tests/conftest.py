@@ -85,6 +85,16 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return uri
 
 
+@pytest.fixture(autouse=True)
+def no_server_left_behind() -> Iterator[None]:
+    """MLflow writes the server that it was pointed at into the environment, which whatever comes after would take over."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 @pytest.fixture
 def tracking(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """MLflow pointed at that store, with its experiment chosen; nothing of it left behind."""

@@ -192,7 +192,7 @@ def _with_public_authorities(ca: Path) -> str:
 
     content = Path(certifi.where()).read_bytes() + b"\n" + ca.read_bytes()
     bundle = Path(tempfile.gettempdir()) / f"ca-{hashlib.sha256(content).hexdigest()[:12]}.pem"
-    unfinished = bundle.with_name(f".{bundle.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, bundle)  # refused where another user has put a file of that name
+    with tempfile.NamedTemporaryFile(dir=bundle.parent, prefix=".ca-", delete=False) as unfinished:
+        unfinished.write(content)
+    os.replace(unfinished.name, bundle)  # refused where another user has put a file of that name
     return str(bundle)

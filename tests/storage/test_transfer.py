@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -539,3 +540,13 @@ def test_importing_it_loads_no_client() -> None:
     code = "import sys, components.storage.transfer; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not set(done.stdout.split()) & {"boto3", "botocore", "s3transfer", "pyarrow", "mlflow", "torch", "kfp", "kubernetes"}
+
+
+def test_threads_may_make_the_bundle_of_authorities_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "own.pem").write_text("own\n")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(s3._with_public_authorities, [tmp_path / "own.pem"] * 40))
+    assert len(set(made)) == 1
+    assert Path(made[0]).read_text().endswith("\nown\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [Path(made[0]).name, "own.pem"]
