@@ -25,7 +25,7 @@ from tqdm import tqdm
 from components import cli, parameters
 from components.errors import UserError
 from components.modeling.load import load_model, load_tokenizer
-from components.modeling.packing import is_packed
+from components.modeling.packed import is_packed
 from components.modeling.prepare import prepare_model
 from components.parameters import Precision
 from components.tasks.table import TASKS

@@ -10,7 +10,7 @@ import time
 import torch
 from torch import nn
 
-from components.modeling.packing import is_packed
+from components.modeling.packed import is_packed
 from components.training.budget import Progress
 from components.training.data import Split, micro_batches
 from components.training.method import Method

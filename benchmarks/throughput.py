@@ -32,7 +32,7 @@ from components import cli, parameters
 from components.artifacts.names import TOKENIZER
 from components.errors import UserError
 from components.modeling.load import load_model, load_tokenizer
-from components.modeling.packing import is_packed
+from components.modeling.packed import is_packed
 from components.modeling.prepare import prepare_model
 from components.tasks.table import TASKS
 from components.tokenize.stage import tokenize

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from components.errors import UserError
-from components.modeling.packing import is_packed
+from components.modeling.packed import is_packed
 from components.parameters import EvaluationPrecision
 from components.tasks.table import Task
 from components.training.data import Split, micro_batches

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from components.evaluate.analysis import texts_of
 from components.evaluate.predict import TOKENS, answers, pieces_of, predict
-from components.modeling.packing import is_packed
+from components.modeling.packed import is_packed
 from components.tasks.metrics import measure, score
 from components.tasks.table import Task
 from components.training.budget import Progress

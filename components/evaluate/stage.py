@@ -81,7 +81,7 @@ def evaluate(
     from components.evaluate.predict import arithmetic
     from components.evaluate.report import write_report
     from components.evaluate.unlabelled import write_test_predictions
-    from components.modeling.packing import pack
+    from components.modeling.packed import pack
 
     logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

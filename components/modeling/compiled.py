@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from components.errors import UserError
 from components.modeling.abilities import PACKABLE
-from components.modeling.packing import is_packed
+from components.modeling.packed import is_packed
 
 
 def compile_layers(model: PreTrainedModel) -> None:

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from components.modeling.dropout import use_fast_dropout
 from components.modeling.embedding import add_in_place
-from components.modeling.packing import pack
+from components.modeling.packed import pack
 
 
 def prepare_model(model: PreTrainedModel, device: torch.device) -> None:

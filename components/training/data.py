@@ -15,7 +15,7 @@ from torch import Tensor
 
 from components.artifacts.splits import find_split
 from components.errors import UserError
-from components.modeling.packing import Packing, move
+from components.modeling.packing import ROWS, Packing, filled, move
 
 TOKEN_COLUMNS = ("input_ids", "token_type_ids")
 ROWS_AT_ONCE = 20_000
@@ -45,7 +45,9 @@ class Batch:
         if self.token_type_ids is not None:
             context["token_type_ids"] = self.token_type_ids
         if self.lengths is not None:
-            context["packing"] = Packing.of(self.lengths, self.input_ids.shape[1], self.input_ids.device)
+            num_tokens, device = int(self.lengths.sum()), self.input_ids.device
+            filling = filled(num_tokens, ROWS, device) - num_tokens
+            context["packing"] = Packing.of(self.lengths, self.input_ids.shape[1], device, filling)
         return context
 
     def take(self, index: Tensor) -> "Batch":

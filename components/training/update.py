@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from components.errors import UserError
-from components.modeling.packing import is_packed
+from components.modeling.packed import is_packed
 from components.training.budget import Budget, Progress, Spent, Work
 from components.training.data import Batch, Split, micro_batches
 from components.training.interrupts import Signalled, ended_by, lost_ranks

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from components.evaluate import robustness as under_test
 from components.evaluate.robustness import RADII, in_capitals, robustness, with_odd_spaces, with_typos
 from components.modeling.load import load_tokenizer
-from components.modeling.packing import pack
+from components.modeling.packed import pack
 from components.tasks.table import Task
 from components.training.data import Split, read_split
 

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from components.modeling import packing
+from components.modeling import attention, packing
 from components.modeling.abilities import PACKABLE
-from components.modeling.packing import is_packed, pack, run_sizes
+from components.modeling.packed import is_packed, pack
+from components.modeling.packing import run_sizes
+from components.training import data
 from components.training.data import Batch
 
 SIZES = {"vocab_size": 50, "hidden_size": 16, "embedding_size": 16, "intermediate_size": 24}
@@ -32,19 +34,28 @@ def batch(lengths: list[int], packed: bool) -> Batch:
     return Batch(ids, mask.long(), None, rows % 3, rows, tokens if packed else None)
 
 
-def gradients(network: Any, data: Batch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
+def gradients(network: Any, examples: Batch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
     """Logits; gradients by parameter, the noise's as `noise`."""
     noise = noise.clone().requires_grad_()
     network.zero_grad()
-    logits = network(inputs_embeds=network.get_input_embeddings()(data.input_ids) + noise, **data.context).logits
-    torch.nn.functional.cross_entropy(logits, data.labels, reduction="sum").backward()
+    logits = network(inputs_embeds=network.get_input_embeddings()(examples.input_ids) + noise, **examples.context).logits
+    torch.nn.functional.cross_entropy(logits, examples.labels, reduction="sum").backward()
     assert noise.grad is not None
     return logits, {"noise": noise.grad} | {name: weight.grad for name, weight in network.named_parameters()}
 
 
+@pytest.fixture(params=[False, True], ids=["as they are", "filled up"])
+def filled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether rows that nobody reads fill a batch up, as they do with 16-bit arithmetic on a CPU."""
+    if request.param:
+        for module in (data, packing, attention):
+            monkeypatch.setattr(module, "filled", lambda number, multiple, device: -(-number // 16) * 16)
+    return bool(request.param)
+
+
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("family", PACKABLE)
-def test_logits_and_gradients_are_those_of_the_padded_model(family: str, lengths: list[int]) -> None:
+def test_logits_and_gradients_are_those_of_the_padded_model(family: str, lengths: list[int], filled: bool) -> None:
     padded, packed = model(family), model(family)
     pack(packed)
     assert is_packed(packed)
@@ -59,7 +70,9 @@ def test_logits_and_gradients_are_those_of_the_padded_model(family: str, lengths
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_attention_with_dropout_is_the_same_where_nothing_drops(monkeypatch: pytest.MonkeyPatch, lengths: list[int]) -> None:
+def test_attention_with_dropout_is_the_same_where_nothing_drops(
+    monkeypatch: pytest.MonkeyPatch, lengths: list[int], filled: bool
+) -> None:
     """CPUs have a path of their own with dropout."""
     dropped: list[float] = []
 
@@ -67,7 +80,7 @@ def test_attention_with_dropout_is_the_same_where_nothing_drops(monkeypatch: pyt
         dropped.append(probability)
         return states
 
-    monkeypatch.setattr(packing, "drop", keep)
+    monkeypatch.setattr(attention, "drop", keep)
     padded, packed = model("bert"), model("bert", attention_dropout=0.25)
     pack(packed)
     noise = torch.randn(len(lengths), max(lengths), 16, dtype=torch.float64) * 0.1
@@ -108,8 +121,8 @@ def test_the_encoder_sees_no_padding_and_the_last_feed_forward_first_tokens_alon
     pack(network)
     for layer in network.bert.encoder.layer:
         layer.intermediate.register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
-    data = batch([7, 7, 4, 1], True)
-    network(input_ids=data.input_ids, **data.context)
+    examples = batch([7, 7, 4, 1], True)
+    network(input_ids=examples.input_ids, **examples.context)
     assert seen == [(1, 19, 16), (1, 19, 16), (1, 4, 16)]
 
 
@@ -124,9 +137,9 @@ def test_a_model_of_another_build_is_left_alone() -> None:
 def test_a_packed_model_refuses_a_batch_without_lengths() -> None:
     network = model("bert")
     pack(network)
-    data = batch([3, 2], False)
+    examples = batch([3, 2], False)
     with pytest.raises(KeyError, match="packing"):
-        network(input_ids=data.input_ids, **data.context)
+        network(input_ids=examples.input_ids, **examples.context)
 
 
 def test_what_is_saved_is_an_ordinary_model(tmp_path: Any) -> None:
@@ -137,3 +150,29 @@ def test_what_is_saved_is_an_ordinary_model(tmp_path: Any) -> None:
     one, other = batch([7, 3], True), batch([7, 3], False)
     got = loaded(input_ids=other.input_ids, **other.context).logits
     torch.testing.assert_close(got, network(input_ids=one.input_ids, **one.context).logits, rtol=1e-12, atol=1e-14)
+
+
+def test_with_16_bits_on_a_cpu_few_shapes_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What oneDNN has a kernel for, it keeps."""
+    packed = model("bert", attention_dropout=0.1).float()
+    pack(packed)
+    seen: set[tuple[int, ...]] = set()
+    for module in packed.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(lambda module, given: seen.add((given[0].numel() // given[0].shape[-1],)))
+    real = torch.matmul
+
+    def matmul(one: Tensor, other: Tensor) -> Tensor:
+        seen.add((*one.shape, *other.shape))
+        return real(one, other)
+
+    monkeypatch.setattr(torch, "matmul", matmul)
+    drawn = torch.Generator().manual_seed(0)
+    every = [torch.randint(1, 25, (int(n),), generator=drawn).sort(descending=True).values.tolist() for n in range(9, 69)]
+    for precision, few in ((torch.float32, False), (torch.bfloat16, True)):
+        seen.clear()
+        for lengths in every:
+            with torch.autocast("cpu", precision, enabled=few):
+                packed(input_ids=batch(lengths, True).input_ids, **batch(lengths, True).context)
+        assert (len(seen) < 50) == few
+        assert (len(seen) > 100) != few

@@ -11,7 +11,7 @@ from run_methods import NOISE, VARIANTS
 
 from components.modeling.compiled import compile_layers
 from components.modeling.load import load_model, load_tokenizer
-from components.modeling.packing import pack
+from components.modeling.packed import pack
 from components.tasks.table import TASKS
 from components.train.stage import train
 from components.training.budget import Progress
