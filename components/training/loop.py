@@ -1,9 +1,7 @@
 """The training loop."""
 
-import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from components.errors import TryAgainError
@@ -14,6 +12,9 @@ from components.training.log import MetricsLog
 from components.training.optimizers import schedule, trust_ratios
 from components.training.run import Run
 from components.training.update import Gradients
+
+CLIP_EPSILON = 1e-6
+"""That clip_grads_with_norm_ adds to the norm."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,11 @@ def move_weights(run: Run, learning_rate: float, max_grad_norm: float) -> dict[s
         group["lr"] = learning_rate
     scaler = run.arithmetic.scaler
     scaler.unscale_(run.optimizer)
-    norm: torch.Tensor = nn.utils.clip_grad_norm_(run.network.parameters(), max_grad_norm or math.inf)
+    weights = [weight for weight in run.network.parameters() if weight.grad is not None]
+    norm = nn.utils.get_total_norm([weight.grad for weight in weights])  # type: ignore[misc]
+    # A CPU can look whether there is anything to clip; a GPU would have to wait for the answer.
+    if max_grad_norm and (norm.is_cuda or not norm + CLIP_EPSILON <= max_grad_norm):
+        nn.utils.clip_grads_with_norm_(weights, max_grad_norm, norm)
     scaler.step(run.optimizer)
     scaler.update()
     return {"gradient_norm": norm, **trust_ratios(run.optimizer)}

@@ -1,5 +1,7 @@
 """The arithmetic of the matrix products. Weights, losses, divergences, norms and noise are fp32 (fp64 with `fp64`) anyway."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,6 +24,16 @@ class Arithmetic:
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, AUTOCAST.get(self.name, torch.bfloat16), enabled=self.name in AUTOCAST)
+
+    @contextlib.contextmanager
+    def cast_once(self) -> Iterator[None]:
+        """Within the block, in which no weight may move, `autocast` casts each weight once, not once for every `autocast`."""
+        torch.autocast_increment_nesting()
+        try:
+            yield
+        finally:
+            if torch.autocast_decrement_nesting() == 0:
+                torch.clear_autocast_cache()
 
 
 def choose_arithmetic(precision: Precision, device: torch.device) -> Arithmetic:

@@ -174,19 +174,20 @@ def accumulate_gradients(
     """
     num_losses = method.passes(progress).num_losses
     left = num_batches * num_losses
-    for batch in batches:
-        losses = method.losses(objective, network, batch, progress)
-        for _ in range(num_losses):
-            left -= 1
-            with arithmetic.autocast():
-                loss = next(losses)
-            total = arithmetic.scaler.scale(loss.total * weight)
-            if left or exchange is None:
-                total.backward()
-            else:
-                try:
-                    exchange(total).backward()
-                except torch.OutOfMemoryError as error:
-                    mend = f"give --micro-batch-tokens less than {batch.input_ids.numel()}"
-                    raise UserError(f"out of memory while the ranks exchanged gradients: {mend} ({error})") from None
-            yield loss
+    with arithmetic.cast_once():
+        for batch in batches:
+            losses = method.losses(objective, network, batch, progress)
+            for _ in range(num_losses):
+                left -= 1
+                with arithmetic.autocast():
+                    loss = next(losses)
+                total = arithmetic.scaler.scale(loss.total * weight)
+                if left or exchange is None:
+                    total.backward()
+                else:
+                    try:
+                        exchange(total).backward()
+                    except torch.OutOfMemoryError as error:
+                        mend = f"give --micro-batch-tokens less than {batch.input_ids.numel()}"
+                        raise UserError(f"out of memory while the ranks exchanged gradients: {mend} ({error})") from None
+                yield loss

@@ -49,3 +49,19 @@ def test_the_ascent_computes_no_weight_gradient(compiled: bool) -> None:
     counted = {event.key: event.count for event in profiled.key_averages()}
     assert (counted["aten::addmm"], counted["aten::mm"]) == (linear, linear)
     assert all(weight.requires_grad and weight.grad is not None for weight in network.parameters())
+
+
+def test_another_number_of_tokens_compiles_nothing_anew() -> None:
+    """Packed batches hardly repeat theirs."""
+    network, drawn = network_of(True), torch.Generator().manual_seed(0)
+    for number in range(14):
+        lengths = torch.randint(2, 40, (3 + number,), generator=drawn).sort(descending=True).values.tolist()
+        batch = batch_of(lengths)
+        embeddings = network.get_input_embeddings()(batch.input_ids)
+        noise = torch.zeros_like(embeddings)
+        with torch.compiler.set_stance("default" if number < 2 else "fail_on_recompile"):
+            clean = OBJECTIVE.outputs(network, batch)
+            noise_gradient(
+                OBJECTIVE, network, embeddings, noise, batch, lambda outputs, of=batch: OBJECTIVE.losses(outputs, of)
+            )
+            OBJECTIVE.losses(clean, batch).sum().backward()
