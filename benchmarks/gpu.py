@@ -30,7 +30,7 @@ from components.modeling.compiled import compile_layers
 from components.modeling.prepare import prepare_model
 from components.parameters import Precision
 from components.training.data import Split, micro_batches
-from components.training.memory import choose_tokens
+from components.training.memory import choose_tokens, costliest, held_later
 from components.training.methods import METHODS, build_method
 from components.training.objectives import Classification
 from components.training.optimizers import build_optimizer
@@ -144,14 +144,15 @@ def measure(
         for _ in losses:
             pass
 
-    def compute_longest(tokens: int) -> None:
-        by_length = rows.lengths.argsort(descending=True)
-        compute(by_length[: max(1, int((rows.lengths[by_length].cumsum(0) <= tokens).sum()))], tokens)
+    def compute_costliest(tokens: int) -> None:
+        for piece in costliest(rows.lengths, batch_size, tokens):
+            compute(piece, tokens)
         optimizer.zero_grad(set_to_none=False)
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    tokens = choose_tokens(device, compute_longest, batch_size * int(rows.lengths.max()))
+    most, later = batch_size * int(rows.lengths.max()), held_later(network, optimizer)
+    tokens = choose_tokens(device, compute_costliest, most, later)
     seconds = []
     for update in range(2 + updates):
         started = _now(device)
