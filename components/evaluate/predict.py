@@ -23,7 +23,7 @@ TOKENS = {"cpu": 2048, "cuda": 32_768}
 
 @contextlib.contextmanager
 def arithmetic(precision: EvaluationPrecision, device: torch.device) -> Iterator[None]:
-    """Within the block matrix products are computed so."""
+    """Within the block matrix products are computed so; a CPU has no tf32."""
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:

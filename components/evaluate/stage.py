@@ -94,9 +94,10 @@ def evaluate(
         recipe = json.loads((model_dir / TRAINING).read_text())["recipe"]
         results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": recipe}
         results |= {"training": model_manifest["effective"], "timings": model_manifest["timings"]}
-        results["precision"] = evaluating.evaluation_precision
+        precision = evaluating.evaluation_precision
+        results["precision"] = "fp32" if precision == "tf32" and device.type == "cpu" else precision
         knows = trained_on(data_dir) if model_manifest["inputs"]["data"] == data_manifest["digest"] else None
-        with arithmetic(evaluating.evaluation_precision, device):
+        with arithmetic(precision, device):
             measured = measure_splits(model, tokenizer, task, data_dir, splits, evaluating.robustness_rows, knows)
             if evaluating.predict_test:
                 write_test_predictions(folder / TEST_PREDICTIONS, model, data_dir, tokenizer.pad_token_id, task)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROWS, READ, EXAMPLES, WIDTH = 128, 32, 8, 8
-"""oneDNN, which multiplies 16-bit matrices on CPUs, makes and keeps kernels of about a megabyte for every shape that it has
-seen, and packed micro-batches hardly repeat theirs. Rows that nobody reads fill them up to multiples of these.
+"""oneDNN, which multiplies 16-bit matrices on CPUs, makes and keeps about half a megabyte of kernels for every shape that it
+has seen, and packed micro-batches hardly repeat theirs. Rows that nobody reads fill them up to multiples of these.
 """
 SHORTER, WORTH_A_RUN = 0.6, 2000
 """A run of shorter examples begins where they have so few of the tokens before, and so many places of scores are spared."""
@@ -48,7 +48,8 @@ class Packing:
         firsts = ends - lengths
         read = F.pad(firsts, (0, filled(len(firsts), READ, device) - len(firsts)))
         always = move(mask, device), move(read, device), move(F.pad(ends, (1, 0)).int(), device)
-        if int(lengths.min()) == width and not filling:
+        whole = filled(len(lengths), EXAMPLES, device) == len(lengths) and not filling
+        if int(lengths.min()) == width and whole:
             return cls(lengths, *always)
         tokens = (firsts[:, None] + torch.arange(width)).clamp_(max=int(ends[-1]) - 1).flatten()
         places = F.pad(mask.flatten().nonzero().squeeze(-1), (0, filling))
@@ -64,7 +65,8 @@ class Packing:
         """The batch as one attention, or on a CPU, where an operator more costs little, as several of like lengths."""
         device = self.mask.device
         sizes = run_sizes(self.lengths.tolist()) if device.type == "cpu" else [1]
-        if len(sizes) == 1:
+        width = self.mask.shape[1]
+        if len(sizes) == 1 and filled(width, WIDTH, device) == width:
             return [self]
         *runs, last = ((run, filled(int(run.max()), WIDTH, device)) for run in self.lengths.split(sizes))
         return [*(Packing.of(run, width, device) for run, width in runs), Packing.of(*last, device, self.filling)]

@@ -120,6 +120,15 @@ def test_in_bf16_answers_are_close_and_the_examples_are_as_served(
     assert not (tmp_path / "e" / "test_predictions.parquet").exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has tf32")
+def test_a_cpu_says_that_it_has_no_tf32(
+    evaluated: Callable[[str], Path], tokenized: Callable[[str], Path], trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    evaluate(model_dir=trained("rte"), data_dir=tokenized("rte"), output_dir=tmp_path / "e", evaluation_precision="tf32")
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text())["precision"] == "fp32"
+    assert (tmp_path / "e" / "predictions.parquet").read_bytes() == (evaluated("rte") / "predictions.parquet").read_bytes()
+
+
 def test_an_evaluation_that_runs_out_of_memory_takes_smaller_batches(
     evaluated: Callable[[str], Path],
     tokenized: Callable[[str], Path],

@@ -153,26 +153,31 @@ def test_what_is_saved_is_an_ordinary_model(tmp_path: Any) -> None:
 
 
 def test_with_16_bits_on_a_cpu_few_shapes_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What oneDNN has a kernel for, it keeps."""
+    """What oneDNN has a kernel for, it keeps. In one run or several, of one length or of many."""
     packed = model("bert", attention_dropout=0.1).float()
     pack(packed)
-    seen: set[tuple[int, ...]] = set()
+    linear: set[int] = set()
+    attended: set[tuple[int, int]] = set()
     for module in packed.modules():
         if isinstance(module, torch.nn.Linear):
-            module.register_forward_pre_hook(lambda module, given: seen.add((given[0].numel() // given[0].shape[-1],)))
+            module.register_forward_pre_hook(lambda module, given: linear.add(given[0].numel() // given[0].shape[-1]))
     real = torch.matmul
 
     def matmul(one: Tensor, other: Tensor) -> Tensor:
-        seen.add((*one.shape, *other.shape))
+        attended.add((one.shape[0], one.shape[2]))
         return real(one, other)
 
     monkeypatch.setattr(torch, "matmul", matmul)
     drawn = torch.Generator().manual_seed(0)
     every = [torch.randint(1, 25, (int(n),), generator=drawn).sort(descending=True).values.tolist() for n in range(9, 69)]
+    every += [[13] * 11, [16] * 9, [9, 8, 7], [8]]
     for precision, few in ((torch.float32, False), (torch.bfloat16, True)):
-        seen.clear()
+        linear.clear()
+        attended.clear()
         for lengths in every:
+            examples = batch(lengths, True)
             with torch.autocast("cpu", precision, enabled=few):
-                packed(input_ids=batch(lengths, True).input_ids, **batch(lengths, True).context)
-        assert (len(seen) < 50) == few
-        assert (len(seen) > 100) != few
+                packed(input_ids=examples.input_ids, **examples.context)
+        assert all(number % packing.READ == 0 for number in linear) == few
+        assert all(batch % packing.EXAMPLES == 0 == width % packing.WIDTH for batch, width in attended) == few
+        assert (len(linear) < 12, len(attended) < 25) == (few, few)
