@@ -21,9 +21,14 @@ TOKENS = {"cpu": 2048, "cuda": 32_768}
 """At once: a CPU gains nothing from more, a GPU little. Nothing is kept for a backward pass."""
 
 
+def possible(precision: EvaluationPrecision, device: torch.device) -> EvaluationPrecision:
+    """What it comes to on the device: a CPU has no tf32."""
+    return "fp32" if precision == "tf32" and device.type == "cpu" else precision
+
+
 @contextlib.contextmanager
 def arithmetic(precision: EvaluationPrecision, device: torch.device) -> Iterator[None]:
-    """Within the block matrix products are computed so; a CPU has no tf32."""
+    """Within the block matrix products are computed so."""
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:

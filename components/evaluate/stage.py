@@ -78,7 +78,7 @@ def evaluate(
     from components.evaluate.markdown import write_summary
     from components.evaluate.measuring import answered, measure_splits
     from components.evaluate.overlap import trained_on, write_trained_on
-    from components.evaluate.predict import arithmetic
+    from components.evaluate.predict import arithmetic, possible
     from components.evaluate.report import write_report
     from components.evaluate.unlabelled import write_test_predictions
     from components.modeling.packed import pack
@@ -94,8 +94,7 @@ def evaluate(
         recipe = json.loads((model_dir / TRAINING).read_text())["recipe"]
         results |= {**{name: trained[name] for name in OF_THE_TRAINING}, "recipe": recipe}
         results |= {"training": model_manifest["effective"], "timings": model_manifest["timings"]}
-        precision = evaluating.evaluation_precision
-        results["precision"] = "fp32" if precision == "tf32" and device.type == "cpu" else precision
+        results["precision"] = precision = possible(evaluating.evaluation_precision, device)
         knows = trained_on(data_dir) if model_manifest["inputs"]["data"] == data_manifest["digest"] else None
         with arithmetic(precision, device):
             measured = measure_splits(model, tokenizer, task, data_dir, splits, evaluating.robustness_rows, knows)

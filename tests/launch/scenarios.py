@@ -112,7 +112,7 @@ SCENARIOS = (
     Scenario("11-deleted-while-running", 3, "retry", ("deleted",)),
     Scenario("11-deleted-while-running", 3, "cancelled", stop_after=6.0),
     Scenario("11b-deleted-while-running-foreground", 2, "retry", ("deleted",)),
-    Scenario("11b-deleted-while-running-foreground", 2, "cancelled", stop_after=5.0),
+    Scenario("11b-deleted-while-running-foreground", 2, "cancelled", stop_after=5.25),
     # The time that a job is suspended is not the time that its ranks take to start.
     Scenario(
         "12-suspended-then-resumed",
