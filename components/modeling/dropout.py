@@ -34,7 +34,7 @@ class _Drop(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, level: int) -> Tensor:  # type: ignore[override]
         bits = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         kept = (bits.view(torch.int16)[: states.numel()] >= level - LEVELS // 2).view(states.shape)
-        kept = kept.to(states.dtype)  # a product of numbers and truth values takes several times as long
+        kept = kept.to(states.dtype)  # a product of numbers and truth values takes longer
         ctx.scale = LEVELS / (LEVELS - level)
         ctx.save_for_backward(kept)
         return (states * kept).mul_(ctx.scale)
