@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from apiserver import KINDS
-from launcher import SPEED, absent, api_of, exit_codes, job, limits_of, played, stopped_after, stored
+from launcher import SPEED, absent, api_of, exit_codes, job, limits_of, played, played_as_recorded, stopped_after, stored
 from recorded import load
 from replay import refusing, replay
 from scenarios import REFUSALS, SCENARIOS, Refusal, Scenario
@@ -54,7 +54,7 @@ def test_a_job_ends_as_it_did(scenario: Scenario, tmp_path: Path, capsys: pytest
 def test_it_ends_so_whatever_the_api_fails_at(scenario: Scenario, tmp_path: Path) -> None:
     """The first request of each kind fails: all kinds of failure side by side."""
     with ThreadPoolExecutor(len(KINDS)) as pool:
-        ends = list(pool.map(lambda kind: played(scenario, tmp_path / kind, kind), KINDS))
+        ends = list(pool.map(lambda kind: played_as_recorded(scenario, tmp_path / kind, kind), KINDS))
     for kind, (ran, cluster) in zip(KINDS, ends, strict=True):
         assert isinstance(ran, Ran), f"{kind}: {ran}"
         assert ran.verdict.outcome == scenario.outcome, f"{kind}: {ran.verdict.cause}"
@@ -81,7 +81,7 @@ def test_a_pod_watch_that_hangs_hides_no_cause(tmp_path: Path, monkeypatch: pyte
 def test_it_ends_so_whichever_request_fails(scenario: Scenario, tmp_path: Path) -> None:
     cases = [(kind, nth) for kind in KINDS for nth in range(1, 21)]
     with ThreadPoolExecutor(8) as pool:
-        ends = list(pool.map(lambda case: played(scenario, tmp_path / f"{case[0]}-{case[1]}", *case), cases))
+        ends = list(pool.map(lambda case: played_as_recorded(scenario, tmp_path / f"{case[0]}-{case[1]}", *case), cases))
     for case, (ran, cluster) in zip(cases, ends, strict=True):
         assert isinstance(ran, Ran), f"{case}: {ran}"
         assert ran.verdict.outcome == scenario.outcome, f"{case}: {ran.verdict.cause}"
