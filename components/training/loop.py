@@ -21,8 +21,8 @@ CLIP_EPSILON = 1e-6
 class Course:
     """What was settled before the first update.
 
-    peak: learning rate.  warmup: share of the budget over which it rises.  max_grad_norm: 0 does not clip.  num_updates,
-    num_examples: of the whole run, as far as they are known.
+    peak: learning rate.  warmup: share of the budget over which it rises.  decays: whether it then falls.  max_grad_norm: 0
+    does not clip.  num_updates, num_examples: of the whole run, as far as they are known.
     """
 
     budget: Budget
@@ -34,6 +34,7 @@ class Course:
     num_updates: int
     num_examples: int
     seed: int
+    decays: bool = True
 
     def progress(self, spent: Spent) -> Progress:
         return Progress(spent.updates, self.budget.share(spent), self.seed, self.budget.step(spent))
@@ -56,8 +57,9 @@ def run_updates(
         while course.budget.share(run.spent) < 1:
             progress = course.progress(run.spent)
             rows = run.selection.rows(progress, gradients.score)
-            rate = course.peak * schedule(progress, course.warmup)
-            work = gradients.compute(progress, rows)
+            rate = course.peak * schedule(progress, course.warmup, course.decays)
+            hessian = gradients.estimate_hessian(progress, rows)
+            work = gradients.compute(progress, rows) + hessian
             scalars = move_weights(run, rate, course.max_grad_norm)
             run.spent = run.spent.plus(work)
             epoch = round(run.done / course.updates_per_epoch, 4)
