@@ -157,6 +157,12 @@ def trust_ratios(optimizer: TorchOptimizer) -> dict[str, Tensor]:
     return {"trust_ratio_min": ratios.min(), "trust_ratio_median": ratios.median(), "trust_ratio_max": ratios.max()}
 
 
+def steps_taken(optimizer: TorchOptimizer) -> dict[str, Tensor]:
+    """Sophia's win_rate and hessian_share at its last step, scalars on their device; none for others."""
+    scalars: Callable[[], dict[str, Tensor]] | None = getattr(optimizer, "scalars", None)
+    return scalars() if scalars else {}
+
+
 def peak_learning_rate(
     optimizer: str, learning_rate: float, global_batch_size: int, base_batch_size: int = 0, scaling: Scaling = "sqrt"
 ) -> float:

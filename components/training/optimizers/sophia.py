@@ -23,6 +23,7 @@ class Sophia(Moments):
 
     with ghat the mean gradient of B loss terms whose labels are drawn from the model's own predictions (see
     training/hessian.py). rho sets which share of the steps is not clipped: 0.1 to 0.5 of them is what its authors look for.
+    Their 0.01 to 0.08 is for pre-training, where B is 10^5 and more; in fine-tuning with B = 32 it clips every step.
     """
 
     names = ("m", "h")
@@ -32,7 +33,7 @@ class Sophia(Moments):
         params: Iterable[Any],
         lr: float,
         betas: tuple[float, float] = (0.965, 0.99),
-        rho: float = 0.04,
+        rho: float = 100.0,
         hessian_interval: int = 10,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "rho": rho, "hessian_interval": hessian_interval})
