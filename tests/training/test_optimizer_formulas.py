@@ -99,7 +99,7 @@ def soap(w: Array, grads: list[Array], decay: float, group: str) -> Array:
         return adam(w, grads, decay, 0.95, 0.95)
     g = grads[0]
     left, right = 0.05 * g @ g.T, 0.05 * g.T @ g
-    ql, qr = np.linalg.eigh(left)[1], np.linalg.eigh(right)[1]
+    ql, qr = np.linalg.eigh(left)[1][:, ::-1], np.linalg.eigh(right)[1][:, ::-1]
     m = v = np.zeros_like(w)
     for t, g in enumerate(grads[1:], 1):
         m, v = 0.95 * m + 0.05 * g, 0.95 * v + 0.05 * (ql.T @ g @ qr) ** 2
@@ -107,7 +107,9 @@ def soap(w: Array, grads: list[Array], decay: float, group: str) -> Array:
         w = w - RATE * (ql @ inside @ qr.T + decay * w)
         left, right = 0.95 * left + 0.05 * g @ g.T, 0.95 * right + 0.05 * g.T @ g
         if t % 10 == 0:
-            ql, qr = np.linalg.qr(left @ ql)[0], np.linalg.qr(right @ qr)[0]
+            rows, columns = (np.argsort(-np.diag(q.T @ p @ q)) for p, q in ((left, ql), (right, qr)))
+            v = v[rows][:, columns]
+            ql, qr = np.linalg.qr(left @ ql[:, rows])[0], np.linalg.qr(right @ qr[:, columns])[0]
     return w
 
 

@@ -18,11 +18,12 @@ class Soap(Moments):
         m <- beta1 * m + (1 - beta1) * g,     v <- beta2 * v + (1 - beta2) * (Ql^T g Qr)^2
         w <- (1 - lr * weight_decay) * w - lr * Ql (Ql^T mhat Qr / (sqrt(vhat) + eps)) Qr^T
         L <- beta2 * L + (1 - beta2) * g g^T,     R <- beta2 * R + (1 - beta2) * g^T g
-        every `interval` steps:     Ql <- orthonormal(L Ql),     Qr <- orthonormal(R Qr)
+        every `interval` steps:     Ql <- QR(L Ql),     Qr <- QR(R Qr)
 
-    in groups with rotated=True, of matrices alone; in others AdamW. At first Ql and Qr are the eigenvectors of L and R of the
-    first gradient, which moves no matrix, as in the authors' code: in its own eigenbasis all but the diagonal is rounding, of
-    which Adam would make steps. Memory: two squares more for each side of a matrix.
+    with their columns, and what v has of them, in the order of the eigenvalues, the largest first, as in the authors' code. In
+    groups with rotated=True, of matrices alone; in others AdamW. At first Ql and Qr are the eigenvectors of L and R of the
+    first gradient, which moves no matrix, as there: in its own eigenbasis all but the diagonal is rounding, of which Adam would
+    make steps. Memory: two squares more for each side of a matrix.
 
     Where the first gradient has less than full rank, the eigenvectors of nothing are rounding's: so ranks and micro-batches do
     change the weights a little.
@@ -83,16 +84,17 @@ def _begin(gradient: Tensor, state: dict[str, Tensor], beta2: float) -> None:
     """Preconditioners of the first gradient, and their eigenvectors."""
     for side, square in _squares(gradient, state):
         state[side].copy_(square).mul_(1 - beta2)
-        state[f"basis_{side}"].copy_(torch.linalg.eigh(square).eigenvectors)
+        state[f"basis_{side}"].copy_(torch.linalg.eigh(square).eigenvectors.flip(1))
 
 
 def _learn(gradient: Tensor, state: dict[str, Tensor], beta2: float, turn: bool) -> None:
-    """turn: the bases come nearer to the eigenvectors."""
+    """turn: the bases come nearer to the eigenvectors. The largest goes first: its part is taken out of all that follow."""
     for side, square in _squares(gradient, state):
-        state[side].lerp_(square, 1 - beta2)
+        preconditioner, basis = state[side].lerp_(square, 1 - beta2), state[f"basis_{side}"]
         if turn:
-            basis = state[f"basis_{side}"]
-            basis.copy_(torch.linalg.qr(state[side] @ basis).Q)
+            order = (basis * (preconditioner @ basis)).sum(0).argsort(descending=True)
+            state["v"].copy_(state["v"].index_select(0 if side == "left" else 1, order))
+            basis.copy_(torch.linalg.qr(preconditioner @ basis[:, order]).Q)
 
 
 def _squares(gradient: Tensor, state: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
