@@ -30,6 +30,7 @@ PerturbationNorm = Literal["l2", "linf"]
 PerturbationScope = Literal["sequence", "token"]
 Launcher = Literal["auto", "torchrun", "pytorchjob", "trainjob"]
 Divergence = Literal["symmetric_kl", "kl", "js", "mse", "label"]
+PerturbationInit = Literal["normal", "uniform"]
 PerturbationDirection = Literal["divergence", "label"]
 PerturbationDropout = Literal["independent", "shared"]
 ChampionRule = Literal["not-worse", "better", "replace"]
@@ -99,8 +100,8 @@ num_epochs: Annotated[float, AtLeast(0)] = 0.0
 """Passes over the training split; may have a fraction. 0: the recipe's."""
 
 learning_rate: Annotated[float, AtLeast(0)] = 0.0
-"""Peak learning rate, for batches of base_batch_size examples. 0: the recipe's, or the optimizer's own: 5e-5 (adamw) or 2e-4
-(lamb), for batches of 32."""
+"""Peak learning rate, for batches of base_batch_size examples. 0: the recipe's, or the optimizer's own for batches of 32: 5e-5
+(adamw), 2e-4 (lamb); docs/methods.md has the others'."""
 
 global_batch_size: Annotated[int, AtLeast(0)] = 0
 """Examples per update, over all ranks. 0: the recipe's, or the largest power of two from 32 to 1024 that leaves 60 updates an
@@ -170,7 +171,8 @@ method: str = ""
 (two passes that must agree). Each has a card: docs/methods.md. Empty: the recipe's."""
 
 optimizer: str = ""
-"""`adamw`, or `lamb` for large batches. Empty: the recipe's."""
+"""`adamw`, `lamb` for large batches, `lion`, `sophia`, `muon` (of the layers' matrices, adamw for the rest), `soap` (likewise)
+or `schedule-free` (adamw whose rate stays as it is, and whose average is saved). Empty: the recipe's."""
 
 base_batch_size: Annotated[int, AtLeast(0)] = 0
 """Batch that learning_rate was chosen for, from which learning_rate_scaling takes it to global_batch_size. 0: learning_rate is
@@ -190,7 +192,27 @@ warmup_epochs: Annotated[float, AtLeast(0)] = 0.0
 """Epochs over which the learning rate rises, in place of warmup_ratio. 0: not used."""
 
 weight_decay: Annotated[float, AtLeast(0)] = 0.01
-"""Decoupled weight decay; never applied to biases and LayerNorm."""
+"""Decoupled weight decay, without biases and LayerNorm unless decay_vectors says so. lion wants 3 to 10 times adamw's."""
+
+decay_vectors: bool = False
+"""Let biases and LayerNorm decay too, as fairseq's recipes do."""
+
+adam_epsilon: Annotated[float, AtLeast(0)] = 0.0
+"""What is added to the root of the second moment (not lion, sophia). 0: the optimizer's own, 1e-8, or lamb's 1e-6."""
+
+beta1: Annotated[float, Within(0, 1, below=True)] = 0.0
+"""Decay of the first moment (of muon's, for its adamw). 0: the optimizer's own, 0.9; sophia's 0.965, soap's 0.95."""
+
+beta2: Annotated[float, Within(0, 1, below=True)] = 0.0
+"""Decay of the second moment, of lion's momentum, of sophia's Hessian, of soap's preconditioners too. 0: the optimizer's own,
+0.999; lion's and sophia's 0.99, soap's 0.95."""
+
+sophia_rho: Annotated[float, Within(0, above=True)] = 100.0
+"""Of sophia: the larger, the fewer steps are clipped. win_rate in metrics.jsonl, the share that is not, is to be 0.1 to 0.5.
+For pre-training, with 10^5 words to predict in a batch, its authors have 0.01 to 0.08."""
+
+hessian_interval: Annotated[int, AtLeast(1)] = 10
+"""Updates from one of sophia's estimates of the Hessian to the next, each as long as an update."""
 
 max_grad_norm: Annotated[float, AtLeast(0)] = 1.0
 """Largest L2 norm of the whole gradient; 0 does not clip."""
@@ -234,13 +256,16 @@ perturbation_init_std: Annotated[float, AtLeast(0)] | None = None
 (scala, smart, pgd)"""
 
 perturbation_init_norm: Annotated[float, AtLeast(0)] | None = None
-"""Size of the noise's uniform start: about 1.7 times its norm per sequence (l2), or the largest value (linf). (freelb)"""
+"""Size of the noise's uniform start: about 1.7 times its norm per sequence (l2), or the largest value (linf). (pgd, freelb)"""
+
+perturbation_init: PerturbationInit | None = None
+"""How the noise starts: `normal`, with perturbation_init_std, or `uniform`, with perturbation_init_norm, as freelb's. (pgd)"""
 
 perturbation_step_size: Annotated[float, AtLeast(0)] | None = None
 """Length of an ascent step, rho, in perturbation_norm. 0: random noise only. (scala, smart, pgd, freelb)"""
 
 perturbation_radius: Annotated[float, AtLeast(0)] | None = None
-"""Largest size of the noise, omega, in perturbation_norm. (scala, smart, pgd, freelb)"""
+"""Largest size of the noise, omega, in perturbation_norm; 0 is no noise, and 1e9 no limit. (scala, smart, pgd, freelb)"""
 
 perturbation_norm: PerturbationNorm | None = None
 """How the size of noise is measured: `l2`, or `linf` (the largest absolute value). (scala, smart, pgd, freelb)"""

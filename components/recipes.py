@@ -31,6 +31,13 @@ PLAIN: Mapping[str, Any] = {
     "global_batch_size": 32,
 }
 LARGE: Mapping[str, Any] = {"global_batch_size": 0}  # the largest that makes sense
+FEW: Mapping[str, Any] = {
+    **PLAIN, "num_epochs": 10.0, "learning_rate": 2e-5, "base_batch_size": 16, "global_batch_size": 16,
+}  # fmt: skip
+ROBERTA: Mapping[str, Any] = {
+    **FEW, "warmup_ratio": 0.06, "weight_decay": 0.1, "decay_vectors": True,
+    "adam_epsilon": 1e-6, "beta2": 0.98, "max_grad_norm": 0.0,
+}  # fmt: skip
 
 RECIPES: Mapping[str, Recipe] = {
     "plain": Recipe(
@@ -39,7 +46,7 @@ RECIPES: Mapping[str, Recipe] = {
         source="BERT, arXiv 1810.04805, appendix A.3 (batches of 16 or 32, 2e-5 to 5e-5, 2 to 4 epochs)",
     ),
     "few-rows": Recipe(
-        {**PLAIN, "num_epochs": 10.0, "learning_rate": 2e-5, "base_batch_size": 16, "global_batch_size": 16},
+        FEW,
         "fewer than 10,000 training rows: what a run takes there",
         source="RoBERTa, arXiv 1907.11692, table 10; Mosbach et al., arXiv 2006.04884, find 20 epochs steadier still",
     ),
@@ -72,6 +79,32 @@ RECIPES: Mapping[str, Recipe] = {
         "docs/methods.md",
         **LARGE,
         perturbation_start=0.0,
+    ),
+    "roberta": Recipe(
+        ROBERTA,
+        "RoBERTa on GLUE as it was published: the middle of its grid, batches of 16 or 32 at 1e-5, 2e-5 or 3e-5",
+        source="RoBERTa, arXiv 1907.11692, table 10; fairseq's script for it: epsilon 1e-6, no clipping, all weights decay",
+    ),
+    "mosbach": Recipe(
+        {**FEW, "num_epochs": 20.0, "warmup_ratio": 0.1, "adam_epsilon": 1e-6, "max_grad_norm": 1.0},
+        "RTE, MRPC and CoLA without failed runs: twice the epochs, whose length is what counts",
+        source="Mosbach et al., arXiv 2006.04884: 20 epochs, batches of 16, 1e-5 to 3e-5, bias correction, epsilon 1e-6",
+    ),
+    "freelb-rte": Recipe(
+        {
+            **ROBERTA,
+            "method": "freelb",
+            "learning_rate": 1e-5,
+            "num_updates": 2036,
+            "beta2": 0.999,
+            "perturbation_steps": 4,
+            "perturbation_step_size": 0.06,
+            "perturbation_init_norm": 0.16,
+            "perturbation_radius": 0.14,
+            "perturbation_dropout": "shared",
+        },
+        "RoBERTa-large on RTE with FreeLB as it was published, but that the rate does reach zero",
+        source="FreeLB, arXiv 1909.11764, and its authors' scripts; these stop at 10 epochs, near update 1,560 of 2,036",
     ),
     "smart": _method("smart", "smooth predictions, with noise at every update", "SMART, arXiv 1911.03437"),
     "freelb": _method("freelb", "training on m perturbed copies of each batch", "FreeLB, arXiv 1909.11764"),

@@ -11,10 +11,12 @@ from components.parameters import Precision, Scaling, check_choice, check_fields
 from components.recipes import RECIPES, choose_recipe
 from components.training.method import Method
 from components.training.methods import METHODS, build_method, fields_of
-from components.training.optimizers import OPTIMIZERS, base_rate, peak_learning_rate
+from components.training.optimizers import OPTIMIZERS, base_rate, check_precision, peak_learning_rate
 
 OF_METHODS = tuple(dict.fromkeys(name for method in METHODS for name in fields_of(method)))
 """The hyperparameters that some method has."""
+OF_OPTIMIZERS = ("adam_epsilon", "beta1", "beta2", "sophia_rho", "hessian_interval")
+"""What means another thing to another optimizer, besides the learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,12 @@ class Training:
     warmup_updates: int
     warmup_epochs: float
     weight_decay: float
+    decay_vectors: bool
+    adam_epsilon: float
+    beta1: float
+    beta2: float
+    sophia_rho: float
+    hessian_interval: int
     max_grad_norm: float
     dropout: float
     num_epochs: float
@@ -50,6 +58,8 @@ class Training:
         for name, table in (("recipe", RECIPES), ("method", METHODS), ("optimizer", OPTIMIZERS)):
             if value := getattr(self, name):
                 check_choice(name, value, table)
+        if self.optimizer:
+            check_precision(self.optimizer, self.precision)
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,9 @@ class Settled:
     def __str__(self) -> str:
         name = self.training.recipe
         meant = {key: it for key, it in RECIPES[name].values.items() if not parameters.is_unset(key, it)}  # else a rule says
-        changed = [key for key, value in meant.items() if self.values.get(key, value) != value]
+        goes_with = {"method": OF_METHODS, "optimizer": OF_OPTIMIZERS}  # their values are not named beside them
+        gone = {each for name, its in goes_with.items() if self.values[name] != meant[name] for each in its}
+        changed = [key for key, value in meant.items() if key not in gone and self.values.get(key, value) != value]
         return f"recipe {name} ({self.why})" + (f", but for {', '.join(changed)}" if changed else "")
 
     @property
@@ -114,8 +126,8 @@ def settle(given: Mapping[str, Any], num_rows: int) -> Settled:
     name, why = (given["recipe"], "it was asked for") if "recipe" in given else choose_recipe(num_rows)
     check_choice("recipe", name, RECIPES)
     recipe = dict(RECIPES[name].values)
-    if given.get("optimizer", recipe["optimizer"]) != recipe["optimizer"]:  # its rate is that of its own optimizer
-        recipe.pop("learning_rate", None)
+    if given.get("optimizer", recipe["optimizer"]) != recipe["optimizer"]:  # what it says is for its own optimizer
+        recipe = {name: value for name, value in recipe.items() if name not in ("learning_rate", *OF_OPTIMIZERS)}
     if "learning_rate" in given or "learning_rate" not in recipe:  # the batch that the recipe's rate is for goes with it
         recipe.pop("base_batch_size", None)
     if given.get("method", recipe["method"]) != recipe["method"]:  # its noise is that of its own method

@@ -71,6 +71,7 @@ def train(
     from components.training.log import MetricsLog, say
     from components.training.loop import run_updates
     from components.training.objectives import objective_of
+    from components.training.optimizers import take_average
     from components.training.ranks import join_ranks
     from components.training.update import Gradients
 
@@ -115,6 +116,7 @@ def train(
                     say(f"train: stopped after update {run.done} of {course.num_updates}")
                 raise ending
             if folder:
+                take_average(run.optimizer)
                 run.network.float().save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
                 task.write(folder)
@@ -176,7 +178,7 @@ def _build(
     from components.modeling import prepare
     from components.modeling.compiled import compile_layers
     from components.training.loop import Course
-    from components.training.optimizers import build_optimizer, peak_learning_rate
+    from components.training.optimizers import OPTIMIZERS, build_optimizer, check_precision, peak_learning_rate
     from components.training.precision import choose_arithmetic
     from components.training.randomness import NEW_LAYERS, generator_seed
     from components.training.run import Run
@@ -204,17 +206,22 @@ def _build(
         num_updates=num_updates,
         num_examples=num_examples(num_updates, len(split), batch_size),
         seed=training.seed,
+        decays=OPTIMIZERS[training.optimizer].decays,
     )
 
     torch.manual_seed(generator_seed(training.seed, NEW_LAYERS))
     network = load_model(training.model, task, vocabulary_size, training.dropout)
     arithmetic = choose_arithmetic(training.precision, ranks.device)
+    check_precision(training.optimizer, arithmetic.name)
     if arithmetic.name == "fp64":
         network.double()
     prepare.prepare_model(network, ranks.device)
     if training.compile:
         compile_layers(network)
-    optimizer = build_optimizer(training.optimizer, network, peak, training.weight_decay)
+    optimizer = build_optimizer(
+        training.optimizer, network, peak, training.weight_decay, training.decay_vectors,
+        training.adam_epsilon, training.beta1, training.beta2, training.sophia_rho, training.hessian_interval,
+    )  # fmt: skip
     run = Run(network, optimizer, arithmetic, Shuffled(len(split), batch_size), tokens=training.micro_batch_tokens)
     if ranks.count == 1:
         return run, course, None

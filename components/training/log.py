@@ -18,6 +18,7 @@ from components.artifacts.names import TRAINING_CLOCK, TRAINING_LOG
 from components.errors import UserError
 from components.training.budget import Work
 from components.training.interrupts import Signalled
+from components.training.mechanism import Watch
 from components.training.method import Loss
 from components.training.ranks import Ranks
 
@@ -66,6 +67,7 @@ class MetricsLog:
         self.interval = interval
         self.may_skip, self.num_skipped = may_skip, 0
         self.signalled = signalled
+        self.watch = Watch()
         self.at_once = interval if ranks.count == 1 else 1
         self.path = folder / TRAINING_LOG if folder else None
         self.file = self.path.open("w") if self.path else None
@@ -91,6 +93,7 @@ class MetricsLog:
         self.done = self.bar.initial = self.bar.n = lines[-1]["examples"]
         for line in lines:
             self.num_skipped = self.num_skipped + 1 if "skipped" in line else 0
+            self.watch.warnings(line["update"], line)  # were given then
         if self.file:
             self.file.write(text)
             self.file.flush()
@@ -135,6 +138,8 @@ class MetricsLog:
             )
             if self.file:
                 self.file.write(json.dumps(line) + "\n")
+                for text in self.watch.warnings(line["update"], line):
+                    say(f"train: {text}", sys.stderr)
         self.pending.clear()
         if self.file:
             self.file.flush()

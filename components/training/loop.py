@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from components.errors import TryAgainError
+from components.training import mechanism
 from components.training.budget import Budget, Progress, Spent
 from components.training.checkpoint import Checkpoints
 from components.training.interrupts import ended_by, lost_ranks
 from components.training.log import MetricsLog
-from components.training.optimizers import schedule, trust_ratios
+from components.training.optimizers import schedule, steps_taken, trust_ratios
 from components.training.run import Run
 from components.training.update import Gradients
 
@@ -21,8 +22,8 @@ CLIP_EPSILON = 1e-6
 class Course:
     """What was settled before the first update.
 
-    peak: learning rate.  warmup: share of the budget over which it rises.  max_grad_norm: 0 does not clip.  num_updates,
-    num_examples: of the whole run, as far as they are known.
+    peak: learning rate.  warmup: share of the budget over which it rises.  decays: whether it then falls.  max_grad_norm: 0
+    does not clip.  num_updates, num_examples: of the whole run, as far as they are known.
     """
 
     budget: Budget
@@ -34,6 +35,7 @@ class Course:
     num_updates: int
     num_examples: int
     seed: int
+    decays: bool = True
 
     def progress(self, spent: Spent) -> Progress:
         return Progress(spent.updates, self.budget.share(spent), self.seed, self.budget.step(spent))
@@ -56,9 +58,10 @@ def run_updates(
         while course.budget.share(run.spent) < 1:
             progress = course.progress(run.spent)
             rows = run.selection.rows(progress, gradients.score)
-            rate = course.peak * schedule(progress, course.warmup)
-            work = gradients.compute(progress, rows)
-            scalars = move_weights(run, rate, course.max_grad_norm)
+            rate = course.peak * schedule(progress, course.warmup, course.decays)
+            hessian = gradients.estimate_hessian(progress, rows)
+            work = gradients.compute(progress, rows) + hessian
+            scalars = move_weights(run, rate, course.max_grad_norm, look=mechanism.is_due(progress))
             run.spent = run.spent.plus(work)
             epoch = round(run.done / course.updates_per_epoch, 4)
             with lost_ranks(gradients.signalled):
@@ -72,11 +75,12 @@ def run_updates(
     return None
 
 
-def move_weights(run: Run, learning_rate: float, max_grad_norm: float) -> dict[str, Tensor]:
+def move_weights(run: Run, learning_rate: float, max_grad_norm: float, look: bool = False) -> dict[str, Tensor]:
     """Clip the gradient and take the optimizer's step. With fp16, one that overflowed is left out.
 
     Returns:
-        Scalars for the log, on their device: the gradient's norm before it was clipped, and what the optimizer tells.
+        Scalars for the log, on their device: the gradient's norm before it was clipped, and what the optimizer tells; with
+        `look` also how far the weights went.
     """
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate
@@ -87,6 +91,8 @@ def move_weights(run: Run, learning_rate: float, max_grad_norm: float) -> dict[s
     # A CPU can look whether there is anything to clip; a GPU would have to wait for the answer.
     if max_grad_norm and (norm.is_cuda or not norm + CLIP_EPSILON <= max_grad_norm):
         nn.utils.clip_grads_with_norm_(weights, max_grad_norm, norm)
+    ratios = mechanism.UpdateRatios(run.optimizer) if look else None
     scaler.step(run.optimizer)
     scaler.update()
-    return {"gradient_norm": norm, **trust_ratios(run.optimizer)}
+    scalars = {"gradient_norm": norm, **trust_ratios(run.optimizer)}
+    return scalars | ratios.after() | steps_taken(run.optimizer) if ratios else scalars

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,13 +78,20 @@ def costliest(lengths: Tensor, rows: int, tokens: int) -> list[Tensor]:
 
 
 def held_later(network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Bytes that an update holds and that are not there before the first one: the optimizer's two moments of each weight, as
-    AdamW and LAMB keep them, and once more as much as the gradient, which is copied on its way into DDP's buckets.
+    """Bytes that an update holds and that are not there before the first one: the optimizer's state, and once more as much as
+    the gradient, which is copied on its way into DDP's buckets.
     """
     weights = [weight for weight in network.parameters() if weight.requires_grad]
-    sizes = [weight.numel() * weight.element_size() for weight in weights]
-    moments = 2 * sum(size for weight, size in zip(weights, sizes, strict=True) if weight not in optimizer.state)
-    return moments + sum(sizes)
+    states = sum(_state_size(weight, group, optimizer) for group in optimizer.param_groups for weight in group["params"])
+    return states + sum(weight.nbytes for weight in weights)
+
+
+def _state_size(weight: nn.Parameter, group: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:
+    """Of what is not there yet: two moments, as AdamW and LAMB keep them, unless the optimizer says what it is."""
+    if weight in optimizer.state or not weight.requires_grad:
+        return 0
+    new_state = getattr(optimizer, "new_state", None)
+    return sum(it.nbytes for it in new_state(weight.to("meta"), group).values()) if new_state else 2 * weight.nbytes
 
 
 def largest(compute: Callable[[int], None], most: int, peak: Callable[[], float]) -> int:

@@ -37,6 +37,20 @@ def uniform_noise(batch: Batch, hidden: int, progress: Progress) -> Tensor:
     return (2 * noise - 1) * batch.attention_mask[..., None]
 
 
+def uniform_start(batch: Batch, embeddings: Tensor, size: float, norm: PerturbationNorm, progress: Progress) -> Tensor:
+    """size * U(-1, 1), in L2 divided by the root of how many numbers a sequence has, so that its norm is about size / sqrt(3):
+    (batch, token, hidden), zero on padding (Zhu et al., arXiv 1909.11764, algorithm 1).
+
+    Args:
+        embeddings: (..., hidden), what the noise is for: its type is theirs.
+    """
+    noise = uniform_noise(batch, embeddings.shape[-1], progress).to(embeddings.dtype) * size
+    if norm == "linf":
+        return noise
+    numbers = batch.attention_mask.sum(1).to(embeddings.dtype) * embeddings.shape[-1]
+    return noise / numbers.sqrt()[:, None, None]
+
+
 def choose(batch: Batch, fraction: float, progress: Progress) -> Tensor:
     """Indices of the examples that get noise at this update, each with probability `fraction`: (chosen,) int64, on the CPU."""
     uniform = randomness.uniform(randomness.key(progress.seed, randomness.CHOICE, progress.update, batch.rows))

@@ -3,11 +3,12 @@ all-reduce.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,11 +16,13 @@ from components.errors import UserError
 from components.modeling.packed import is_packed
 from components.training.budget import Budget, Progress, Spent, Work
 from components.training.data import Batch, Split, micro_batches
+from components.training.hessian import SampledLabels
 from components.training.interrupts import Signalled, ended_by, lost_ranks
 from components.training.log import MetricsLog
 from components.training.memory import choose_tokens, costliest, held_later, within_memory
 from components.training.method import Loss, Method
 from components.training.objectives import Objective
+from components.training.optimizers.sophia import Sophia
 from components.training.precision import Arithmetic
 from components.training.randomness import DROPOUT, generator_seed
 from components.training.ranks import Ranks
@@ -54,12 +57,47 @@ class Gradients:
         Raises:
             UserError: one example alone is too much.
         """
-        attempt = partial(self._attempt, progress, rows)
-        self.run.tokens = within_memory(self.run.tokens, self.longest, attempt, self.forget)
-        layers = getattr(self.run.network.config, "num_hidden_layers", 0)
-        return self.method.passes(progress).work(len(rows), int(self.split.lengths[rows].sum()), layers)
+        self._compute(self.method, progress, rows, self.log.add, self.forget)
+        return self._work(self.method, progress, rows)
 
-    def _attempt(self, progress: Progress, rows: Tensor, tokens: int) -> None:
+    def estimate_hessian(self, progress: Progress, rows: Tensor) -> Work:
+        """Before the gradient of an update at which the optimizer, Sophia, wants it: its estimate, from the same rows.
+
+        Returns:
+            Its passes alone: that there were so many examples the update itself says.
+        """
+        optimizer, method = self.run.optimizer, SampledLabels()
+        if not isinstance(optimizer, Sophia) or progress.update % optimizer.hessian_interval:
+            return Work()
+        if optimizer.estimated != progress.update:  # else a run that goes on was stopped between this and its gradient
+            terms = torch.zeros((), dtype=torch.int64, device=self.ranks.device)
+
+            def forget() -> None:
+                self.forget()
+                terms.zero_()
+
+            # A rank without rows computes one with weight 0.
+            self._compute(method, progress, rows, lambda loss, weight: terms.add_(loss.parts["terms"] * (weight > 0)), forget)
+            if self.ranks.count > 1:
+                with lost_ranks(self.signalled):
+                    dist.all_reduce(terms)
+            optimizer.add_hessian(int(terms), progress.update)
+            optimizer.zero_grad(set_to_none=False)
+        return replace(self._work(method, progress, rows), examples=0, tokens=0)
+
+    def _compute(
+        self, method: Method, progress: Progress, rows: Tensor, add: Callable[[Loss, float], object], forget: Callable[[], None]
+    ) -> None:
+        attempt = partial(self._attempt, method, progress, rows, add)
+        self.run.tokens = within_memory(self.run.tokens, self.longest, attempt, forget)
+
+    def _work(self, method: Method, progress: Progress, rows: Tensor) -> Work:
+        layers = getattr(self.run.network.config, "num_hidden_layers", 0)
+        return method.passes(progress).work(len(rows), int(self.split.lengths[rows].sum()), layers)
+
+    def _attempt(
+        self, method: Method, progress: Progress, rows: Tensor, add: Callable[[Loss, float], object], tokens: int
+    ) -> None:
         ranks, lengths = self.ranks, self.split.lengths[rows]
         mine = micro_batches(rows, lengths, tokens, ranks.rank, ranks.count)
         # DDP averages over the ranks; the loss is the mean over the global batch, however its rows are shared out.
@@ -71,7 +109,7 @@ class Gradients:
         with lost_ranks(self.signalled):
             for loss in accumulate_gradients(
                 self.run.network,
-                self.method,
+                method,
                 self.objective,
                 batches,
                 len(mine),
@@ -80,7 +118,7 @@ class Gradients:
                 self.run.arithmetic,
                 self.exchange,
             ):
-                self.log.add(loss, weight / ranks.count)
+                add(loss, weight / ranks.count)
 
     def _batch(self, rows: Tensor) -> Batch:
         # In the midst of an update, before its all-reduce. Ranks on GPUs finish it: NCCL does not miss one that left.

@@ -169,7 +169,7 @@ def test_every_control_takes_a_rate_that_is_tuned() -> None:
 
 
 def test_every_method_has_the_noise_of_scala_but_for_what_its_arm_is_about() -> None:
-    known = {**vars(ARMS["scala-lamb"].settled.method), "perturbation_init_norm": 0.2}
+    known = {**vars(ARMS["scala-lamb"].settled.method), "perturbation_init": "normal", "perturbation_init_norm": 0.2}
     differ = {}
     for name, arm in ARMS.items():
         values = vars(arm.settled.method)
@@ -187,6 +187,7 @@ def test_every_method_has_the_noise_of_scala_but_for_what_its_arm_is_about() -> 
         "every-other": {"interval": 2},
         "half-batch": {"fraction": 0.5},
         "freelb": {"steps": 2},
+        "pgd": {"init_norm": 0.1},  # which a normal start does not use
     }
 
 

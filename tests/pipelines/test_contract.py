@@ -44,6 +44,8 @@ OTHER: Mapping[str, Any] = {
     "label_column": "answer", "skip_malformed_rows": True, "shard_rows": 2000, "num_sample_rows": 300,
     "recipe": "large-batch", "method": "rdrop", "optimizer": "lamb", "learning_rate": 3e-5, "base_batch_size": 64,
     "learning_rate_scaling": "linear", "warmup_ratio": 0.2, "warmup_updates": 5, "warmup_epochs": 0.5, "weight_decay": 0.1,
+    "decay_vectors": True, "adam_epsilon": 1e-6, "beta1": 0.8, "beta2": 0.98, "sophia_rho": 0.02, "hessian_interval": 5,
+    "perturbation_init": "uniform",
     "max_grad_norm": 2.0, "dropout": 0.2, "num_epochs": 2.5, "num_updates": 7, "global_batch_size": 48,
     "micro_batch_tokens": 512, "precision": "fp64", "compile": True, "seed": 3, "log_interval": 5, "checkpoint_minutes": 1.5,
     "num_processes": 2, "launcher": "trainjob", "num_workers": 2, "min_workers": 1, "num_gpus_per_worker": 4,
@@ -90,6 +92,13 @@ SINCE = (
     "champion_reason",
     "attempts",
     "attempt_pause_seconds",
+    "decay_vectors",
+    "adam_epsilon",
+    "beta1",
+    "beta2",
+    "sophia_rho",
+    "hessian_interval",
+    "perturbation_init",
 )
 
 

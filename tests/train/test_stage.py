@@ -49,12 +49,16 @@ def test_metrics_have_a_line_an_update_and_the_rate_ends_near_zero(tokenized: Ca
 
 
 LEARNERS = [("plain", "adamw"), ("freelb", "adamw"), ("scala", "adamw"), ("plain", "lamb"), ("scala", "lamb")]
+LEARNERS += [("plain", "sophia")]
+SLOW_LEARNERS = [("plain", optimizer) for optimizer in ("lion", "muon", "soap", "schedule-free")]
+RATES = {"adamw": 3e-3, "lamb": 3e-2, "lion": 1e-3, "sophia": 1e-3, "muon": 3e-3, "soap": 3e-3, "schedule-free": 3e-3}
 
 
-@pytest.mark.parametrize(("method", "optimizer"), LEARNERS)
+@pytest.mark.parametrize(
+    ("method", "optimizer"), [*LEARNERS, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW_LEARNERS)]
+)
 def test_it_learns(tokenized: Callable[[str], Path], tmp_path: Path, method: Any, optimizer: Any) -> None:
-    rate = {"adamw": 3e-3, "lamb": 3e-2}[optimizer]
-    arguments = {**QUICK, "num_epochs": 25, "global_batch_size": 32, "learning_rate": rate, "dropout": 0.0}
+    arguments = {**QUICK, "num_epochs": 25, "global_batch_size": 32, "learning_rate": RATES[optimizer], "dropout": 0.0}
     arguments |= {"perturbation_step_size": 0.01, "perturbation_radius": 0.02}  # an untrained model's embeddings are small
     train(data_dir=tokenized("sst2"), output_dir=tmp_path / "m", method=method, optimizer=optimizer, **arguments)
     losses = [line["loss"] for line in lines(tmp_path / "m")]

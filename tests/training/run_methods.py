@@ -37,7 +37,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "scala-label": {"method": "scala", "perturbation_start": 0.0, "perturbation_direction": "label"},
     "scala-part": {"method": "scala", "perturbation_start": 0.0, "perturbation_interval": 2, "perturbation_fraction": 0.3},
     "scala-lamb": {"method": "scala", "perturbation_start": 0.0, "optimizer": "lamb", "perturbation_weight": 3.0},
+    "sophia": {"method": "plain", "optimizer": "sophia", "hessian_interval": 1, "sophia_rho": 0.5},
+    "muon": {"method": "plain", "optimizer": "muon"},
 }
+"""Not Lion, which makes whole steps of what is rounding alone, nor SOAP, whose first bases are that."""
+ALL_REDUCES = {"sophia": 2}
+"""An update, if not 1."""
 NUM_UPDATES = 20
 COMMON: dict[str, Any] = {
     "model": "tiny",

@@ -28,6 +28,7 @@ from components.train.stage import train
 from components.training import checkpoint, selection
 from components.training.budget import Progress, Spent, Work
 from components.training.data import read_split
+from components.training.optimizers.sophia import Sophia
 
 SHORT: dict[str, Any] = {
     "model": "tiny",
@@ -99,11 +100,34 @@ def short(tokenized: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
 SETTINGS = {
     **{f"{name}-{optimizer}": {**VARIANTS[name], "optimizer": optimizer}
        for name in ("plain", "rdrop", "pgd", "freelb", "smart", "scala") for optimizer in ("adamw", "lamb")},
+    **{f"plain-{optimizer}": {**VARIANTS["plain"], "optimizer": optimizer, "hessian_interval": 2}
+       for optimizer in ("lion", "sophia", "muon", "soap", "schedule-free")},
     "scala-part": VARIANTS["scala-part"],
     "scala-label-bf16": {**VARIANTS["scala-label"], "precision": "bf16"},
     "scala-fp16": {**VARIANTS["scala"], "precision": "fp16"},
     "shared": {"perturbation_dropout": "shared", "perturbation_start": 0.0},
 }  # fmt: skip
+
+
+def test_what_was_stopped_between_an_estimate_and_its_gradient_has_the_estimate_once(
+    tokenized: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {**SHORT, **SETTINGS["plain-sophia"], "data_dir": tokenized("rte")}
+    train(**arguments, output_dir=tmp_path / "whole")
+    real, asked = Sophia.add_hessian, []
+
+    def stopping(self: Sophia, num_terms: int, update: int) -> None:
+        real(self, num_terms, update)
+        asked.append((num_terms, update))
+        if update == 4 and len(asked) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Sophia, "add_hessian", stopping)
+    with pytest.raises(SystemExit, match="143"):
+        train(**arguments, output_dir=tmp_path / "m")
+    train(**arguments, output_dir=tmp_path / "m")
+    assert asked == [(33, 0), (33, 2), (33, 4)]
+    assert_same(tmp_path / "m", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))

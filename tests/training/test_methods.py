@@ -189,9 +189,21 @@ def step(method: Any, data: Batch, noise: Tensor, ascent: Tensor) -> Tensor:
     return moved
 
 
+def uniform(method: Any, data: Batch) -> Tensor:
+    """mag * U(-1, 1), in L2 over the root of how many numbers a sequence has."""
+    noise = uniform_noise(data, 16, PROGRESS).double() * method.perturbation_init_norm
+    if method.perturbation_norm == "l2":
+        for row, length in enumerate(data.attention_mask.sum(1).tolist()):
+            noise[row] /= math.sqrt(length * 16)
+    return noise
+
+
 def climb(method: Any, data: Batch, objective: Callable[[Tensor], Tensor]) -> Tensor:
-    """K steps from a normal start; with step size 0 no pass, only the projection."""
-    noise = normal_noise(data, 16, method.perturbation_init_std, PROGRESS).double()
+    """K steps from a random start; with step size 0 no pass, only the projection."""
+    if getattr(method, "perturbation_init", "normal") == "uniform":
+        noise = uniform(method, data)
+    else:
+        noise = normal_noise(data, 16, method.perturbation_init_std, PROGRESS).double()
     if method.perturbation_step_size == 0:
         return step(method, data, noise, torch.zeros_like(noise))
     for _ in range(method.perturbation_steps):
@@ -217,10 +229,7 @@ def pgd(method: Any, network: PreTrainedModel, data: Batch) -> Tensor:
 
 
 def freelb(method: Any, network: PreTrainedModel, data: Batch) -> Tensor:
-    noise = uniform_noise(data, 16, PROGRESS).double() * method.perturbation_init_norm
-    if method.perturbation_norm == "l2":
-        for row, length in enumerate(data.attention_mask.sum(1).tolist()):
-            noise[row] /= math.sqrt(length * 16)
+    noise = uniform(method, data)
     losses = []
     for _ in range(method.perturbation_steps):
         noise.requires_grad_()
@@ -281,6 +290,8 @@ CASES: dict[str, tuple[Any, Costs]] = {  # forwards, backwards to the inputs alo
     "pgd of 1 step": (PGD, (2, 1, 1, 1)),
     "pgd of 3 steps": (variant(PGD, steps=3), (4, 3, 1, 1)),
     "pgd of 3 steps from 0": (variant(PGD, steps=3, init_std=0.0), (4, 3, 1, 1)),
+    "pgd of 2 steps from a uniform start": (variant(PGD, steps=2, init="uniform", init_norm=0.5), (3, 2, 1, 1)),
+    "pgd without projection": (variant(PGD, steps=3, radius=1e9), (4, 3, 1, 1)),
     "freelb of 1 pass": (FREELB, (1, 0, 1, 1)),
     "freelb of 2 passes": (variant(FREELB, steps=2), (2, 0, 2, 2)),
     "freelb of 3 passes": (variant(FREELB, steps=3), (3, 0, 3, 3)),
@@ -293,7 +304,7 @@ CASES: dict[str, tuple[Any, Costs]] = {  # forwards, backwards to the inputs alo
     "scala, random noise": (variant(SCALA, step_size=0.0, init_std=0.05), (2, 0, 2, 1)),
     "scala by label, random noise": (variant(BY_LABEL, step_size=0.0, init_std=0.05), (2, 0, 2, 2)),
 }
-OTHERS = ("pgd of 3 steps", "freelb of 3 passes", "smart")
+OTHERS = ("pgd of 3 steps", "pgd of 2 steps from a uniform start", "freelb of 3 passes", "smart")
 SCALAS = ("scala", "scala of 2 steps", "scala by label", "scala, random noise")
 with_norms = pytest.mark.parametrize(("norm", "scope"), list(itertools.product(("l2", "linf"), ("sequence", "token"))))
 
@@ -602,7 +613,7 @@ AROUND_SEQUENCES = fields(norm="l2", scope="sequence", dropout="independent")
 CARDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rdrop": fields(weight=1.0),
-    "pgd": AROUND_SEQUENCES | fields(steps=2, init_std=0.001, step_size=0.1, radius=0.3),
+    "pgd": AROUND_SEQUENCES | fields(steps=2, init="normal", init_std=0.001, init_norm=0.1, step_size=0.1, radius=0.3),
     "freelb": fields(norm="l2", scope="sequence", dropout="shared", steps=3, init_norm=0.1, step_size=0.1, radius=0.3),
     "smart": fields(norm="linf", scope="token", dropout="independent", divergence="symmetric_kl", weight=1.0)
     | fields(steps=1, init_std=1e-5, step_size=1e-3, radius=1e-5),

@@ -8,7 +8,7 @@ with g the gradient at delta_a that the same backward pass gives for free: m pas
     perturbation_init_norm   mag >= 0. The start is uniform: mag * U(-1, 1) / sqrt(tokens * hidden) in L2, so that its norm is
                              about mag / sqrt(3), or mag * U(-1, 1) in L-inf. The authors' 0 to 1; 0 makes the first pass clean.
     perturbation_step_size   rho >= 0. The authors' 0.02 to 0.2, L2 per sequence.
-    perturbation_radius      omega >= 0. The authors' 0.14 to 0.7. Their code's 0, no projection, is a large radius here.
+    perturbation_radius      omega >= 0. The authors' 0.14 to 0.7. Their code's 0, no projection, is 1e9 here.
     perturbation_norm, perturbation_scope
     perturbation_dropout     The authors keep the dropout masks over the passes: `shared`.
 
@@ -27,7 +27,7 @@ from components.training.method import Loss, Passes
 from components.training.methods.perturbation import Perturbation
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from components.training.data import Batch
     from components.training.objectives import Objective
@@ -48,11 +48,11 @@ class FreeLB(Perturbation):
         return Passes(forwards=passes, input_backwards=0, backwards=passes, num_losses=passes)
 
     def losses(self, objective: Objective, model: nn.Module, batch: Batch, progress: Progress) -> Iterator[Loss]:
-        from components.training.noise import repeat_dropout
+        from components.training.noise import repeat_dropout, uniform_start
 
         repeat = repeat_dropout(self.perturbation_dropout, batch.input_ids.device)
         embed = model.get_input_embeddings()  # type: ignore[operator]
-        noise = self.start(batch, embed.weight, progress)
+        noise = uniform_start(batch, embed.weight, self.perturbation_init_norm, self.perturbation_norm, progress)
         for left in reversed(range(self.perturbation_steps)):
             noise.requires_grad_(left > 0)
             repeat()
@@ -60,13 +60,3 @@ class FreeLB(Perturbation):
             yield Loss(objective.losses(outputs, batch).sum() / self.perturbation_steps)
             if noise.grad is not None:  # of the loss just yielded; its scale cancels in the step
                 noise = self.climb(noise.detach(), noise.grad, batch)
-
-    def start(self, batch: Batch, table: Tensor, progress: Progress) -> Tensor:
-        """table: (vocabulary, hidden), the embeddings that the noise is for."""
-        from components.training.noise import uniform_noise
-
-        noise = uniform_noise(batch, table.shape[-1], progress).to(table.dtype) * self.perturbation_init_norm
-        if self.perturbation_norm == "linf":
-            return noise
-        numbers = batch.attention_mask.sum(1).to(table.dtype) * table.shape[-1]
-        return noise / numbers.sqrt()[:, None, None]

@@ -22,7 +22,7 @@ class Perturbation:
     perturbation_step_size: float
     """rho >= 0, in the norm and scope below. Try 0.05, 0.1, 0.2 for L2 per sequence."""
     perturbation_radius: float
-    """omega >= 0. Try 0.1, 0.3, 0.7 for L2 per sequence. 0 is no noise."""
+    """omega >= 0. Try 0.1, 0.3, 0.7 for L2 per sequence. 0 is no noise, 1e9 no projection."""
     perturbation_norm: PerturbationNorm = "l2"
     perturbation_scope: PerturbationScope = "sequence"
     """Whether the norm is taken over each sequence or over each token."""

@@ -7,7 +7,11 @@ like its authors' code we average them, so that the learning rate means what it 
 difference in place of the divergence. A control for the methods with noise: what they gain with dropout drawn anew
 in each pass may be this.
 
-    perturbation_weight   alpha >= 0. Try 0.5, 1, 3, 5.
+    perturbation_weight   alpha >= 0. Try 0.5, 1, 3, 5; the authors' for GLUE is 0.25 * B, 8 for batches of 32.
+
+For in their BERT code for GLUE, the authors sum the divergence over the B examples of a batch, where this is the mean: with
+their published weight it is 2 times this with 0.25 * B, and what it weighs grows with the batch. In their RoBERTa code only the
+first of the two passes has a cross-entropy.
 
 Cost of an update: 2 forward and 2 backward passes, 2. Memory: two graphs live until the backward.
 """
