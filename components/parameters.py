@@ -32,6 +32,7 @@ Launcher = Literal["auto", "torchrun", "pytorchjob", "trainjob"]
 Divergence = Literal["symmetric_kl", "kl", "js", "mse", "label"]
 PerturbationDirection = Literal["divergence", "label"]
 PerturbationDropout = Literal["independent", "shared"]
+DepthKind = Literal["all", "pld", "layerdrop"]
 ChampionRule = Literal["not-worse", "better", "replace"]
 JobKind = Literal["pytorchjob", "trainjob"]
 
@@ -197,6 +198,17 @@ max_grad_norm: Annotated[float, AtLeast(0)] = 1.0
 
 dropout: Annotated[float, Within(0, 1, below=True)] = 0.1
 """Dropout probability throughout the model. 0 or more, below 1."""
+
+depth: DepthKind = "all"
+"""Layers that an update computes: `all`; or ever fewer over the run, by progressive layer dropping (`pld`, for models with
+LayerNorm before each sub-layer, such as roberta-prelayernorm) or by `layerdrop` (for BERT, RoBERTa and the like, unscaled)."""
+
+depth_keep: Annotated[float, Within(0, 1, above=True)] = 0.5
+"""Probability that the last layer computes, to which pld and layerdrop come down, theta_bar; earlier layers stay out less
+often. Above 0, at most 1."""
+
+depth_rate: Annotated[float, AtLeast(0)] = 100.0
+"""How fast they come down to it, gamma: by the factor exp(-gamma * share of the budget that is spent)."""
 
 num_updates: Annotated[int, AtLeast(0)] = 0
 """Updates to train for, in place of num_epochs. 0: not used."""

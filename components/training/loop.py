@@ -1,10 +1,13 @@
 """The training loop."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from components.errors import TryAgainError
+from components.modeling.depth import dropped_parameters
 from components.training.budget import Budget, Progress, Spent
 from components.training.checkpoint import Checkpoints
 from components.training.interrupts import ended_by, lost_ranks
@@ -58,7 +61,8 @@ def run_updates(
             rows = run.selection.rows(progress, gradients.score)
             rate = course.peak * schedule(progress, course.warmup)
             work = gradients.compute(progress, rows)
-            scalars = move_weights(run, rate, course.max_grad_norm)
+            with left_alone(dropped_parameters(run.network)):
+                scalars = move_weights(run, rate, course.max_grad_norm)
             run.spent = run.spent.plus(work)
             epoch = round(run.done / course.updates_per_epoch, 4)
             with lost_ranks(gradients.signalled):
@@ -70,6 +74,21 @@ def run_updates(
     except (SystemExit, KeyboardInterrupt, TryAgainError) as error:
         return type(error)(*error.args)
     return None
+
+
+@contextmanager
+def left_alone(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Within the block they have no gradient, so that optimizers pass them over: a gradient of zeros would move a weight by its
+    moments and its decay, by a whole learning rate where only signs count (Lion), and the moments would fade.
+    """
+    gradients = [weight.grad for weight in weights]
+    for weight in weights:
+        weight.grad = None
+    try:
+        yield
+    finally:
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient  # the same tensor, where DDP looks for it
 
 
 def move_weights(run: Run, learning_rate: float, max_grad_norm: float) -> dict[str, Tensor]:

@@ -4,17 +4,20 @@ all-reduce.
 
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from components.errors import UserError
+from components.modeling.depth import dropped_parameters, set_active
 from components.modeling.packed import is_packed
 from components.training.budget import Budget, Progress, Spent, Work
 from components.training.data import Batch, Split, micro_batches
+from components.training.depth import All, Depth
 from components.training.interrupts import Signalled, ended_by, lost_ranks
 from components.training.log import MetricsLog
 from components.training.memory import choose_tokens, costliest, held_later, within_memory
@@ -42,6 +45,7 @@ class Gradients:
     ranks: Ranks
     log: MetricsLog
     signalled: Signalled
+    depth: Depth = field(default_factory=All)
 
     @functools.cached_property
     def longest(self) -> int:
@@ -54,9 +58,13 @@ class Gradients:
         Raises:
             UserError: one example alone is too much.
         """
+        layers = getattr(self.run.network.config, "num_hidden_layers", 0)
+        active = self.depth.active(progress, layers)
+        if active is not None:
+            set_active(self.run.network, active)
+            layers = len(active)
         attempt = partial(self._attempt, progress, rows)
         self.run.tokens = within_memory(self.run.tokens, self.longest, attempt, self.forget)
-        layers = getattr(self.run.network.config, "num_hidden_layers", 0)
         return self.method.passes(progress).work(len(rows), int(self.split.lengths[rows].sum()), layers)
 
     def _attempt(self, progress: Progress, rows: Tensor, tokens: int) -> None:
@@ -90,7 +98,8 @@ class Gradients:
         return self.split.batch(rows, self.pad_id, self.ranks.device, is_packed(self.run.network))
 
     def score(self, rows: Tensor) -> Tensor:
-        """Losses of the examples as they are now, on this rank, without a gradient: (rows,) on the CPU."""
+        """Losses of the examples as they are now, by all layers, on this rank, without a gradient: (rows,) on the CPU."""
+        set_active(self.run.network, None)
         losses = torch.empty(len(rows))
         with torch.no_grad(), self.run.arithmetic.autocast():
             for piece in micro_batches(torch.arange(len(rows)), self.split.lengths[rows], self.run.tokens, 0, 1):
@@ -139,6 +148,9 @@ class Exchanged(nn.Module):
 
     DDP's forward arms the reducer, whose backward pass then exchanges gradients. It must be the last thing before that pass: a
     rank that armed it in the midst of an update, ran out of memory and began again would exchange a part of its gradient.
+
+    The reducer waits for every parameter. Those of layers that do not compute, the same ones on all ranks, come by a node of
+    the graph that has no gradient for them: what is exchanged is the zero that is there.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -146,7 +158,20 @@ class Exchanged(nn.Module):
         self.network = network
 
     def forward(self, loss: Tensor) -> Tensor:
-        return loss
+        dropped = dropped_parameters(self.network)  # type: ignore[arg-type]
+        exchanged: Tensor = _WithUnused.apply(loss, *dropped) if dropped else loss
+        return exchanged
+
+
+class _WithUnused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *unused: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.count = len(unused)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return gradient, *(None,) * ctx.count
 
 
 def accumulate_gradients(

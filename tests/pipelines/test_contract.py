@@ -44,7 +44,8 @@ OTHER: Mapping[str, Any] = {
     "label_column": "answer", "skip_malformed_rows": True, "shard_rows": 2000, "num_sample_rows": 300,
     "recipe": "large-batch", "method": "rdrop", "optimizer": "lamb", "learning_rate": 3e-5, "base_batch_size": 64,
     "learning_rate_scaling": "linear", "warmup_ratio": 0.2, "warmup_updates": 5, "warmup_epochs": 0.5, "weight_decay": 0.1,
-    "max_grad_norm": 2.0, "dropout": 0.2, "num_epochs": 2.5, "num_updates": 7, "global_batch_size": 48,
+    "max_grad_norm": 2.0, "dropout": 0.2, "depth": "layerdrop", "depth_keep": 0.7, "depth_rate": 20.0,
+    "num_epochs": 2.5, "num_updates": 7, "global_batch_size": 48,
     "micro_batch_tokens": 512, "precision": "fp64", "compile": True, "seed": 3, "log_interval": 5, "checkpoint_minutes": 1.5,
     "num_processes": 2, "launcher": "trainjob", "num_workers": 2, "min_workers": 1, "num_gpus_per_worker": 4,
     "cpu_per_worker": "500m", "memory_per_worker": "64Gi", "shared_memory": "2Gi", "queue": "gpus", "priority_class": "high",
@@ -90,6 +91,9 @@ SINCE = (
     "champion_reason",
     "attempts",
     "attempt_pause_seconds",
+    "depth",
+    "depth_keep",
+    "depth_rate",
 )
 
 
