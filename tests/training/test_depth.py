@@ -167,7 +167,6 @@ def test_a_dropped_layer_is_left_alone_by_the_optimizer(optimizer: str) -> None:
         held = [value for weight in weights for value in moving.state[weight].values()]
         return [each.detach().clone() for each in (*weights, *held)]
 
-    moving.step()  # without a gradient nothing moves
     set_active(network, None)
     Classification().losses(Classification().outputs(network, examples), examples).sum().backward()
     moving.step()
