@@ -33,6 +33,7 @@ Divergence = Literal["symmetric_kl", "kl", "js", "mse", "label"]
 PerturbationDirection = Literal["divergence", "label"]
 PerturbationDropout = Literal["independent", "shared"]
 DepthKind = Literal["all", "pld", "layerdrop"]
+OptimizerState = Literal["copy", "reset", "keep"]
 ChampionRule = Literal["not-worse", "better", "replace"]
 JobKind = Literal["pytorchjob", "trainjob"]
 
@@ -230,6 +231,20 @@ log_interval: Annotated[int, AtLeast(1)] = 10
 checkpoint_minutes: Annotated[float, AtLeast(0)] = 10.0
 """Minutes of training between two checkpoints, from which the same command goes on after it was stopped or killed; what SIGTERM
 or Ctrl-C stops writes one more. 0 writes none and reads none."""
+
+# --- stacking ---
+
+grow_at: list[float] = []
+"""Shares of the budget, above 0 and below 1, at which a model from scratch gets twice the layers: copies on top of those that
+are there (stacking). With two shares it ends with 4 times the layers that it began with. Empty: never."""
+
+grow_optimizer_state: OptimizerState = "keep"
+"""What the optimizer remembers when layers are added: of the old weights, and nothing of the new (`keep`); of a new layer what
+it does of the one that it copies (`copy`); or nothing at all (`reset`)."""
+
+grow_zero_init: bool = False
+"""New layers begin with output projections of zero, so that the model computes at first what it did before; for models with
+LayerNorm before each sub-layer. Without, the loss jumps when layers are added."""
 
 # --- noise ---
 

@@ -177,7 +177,6 @@ def _build(
 ) -> tuple["Run", "Course", "DistributedDataParallel | None"]:
     """The run before its first update, what was settled for it, and what exchanges gradients where there are many ranks."""
     import torch
-    from torch.nn.parallel import DistributedDataParallel
 
     from components.modeling import prepare
     from components.modeling.compiled import compile_layers
@@ -187,7 +186,7 @@ def _build(
     from components.training.randomness import NEW_LAYERS, generator_seed
     from components.training.run import Run
     from components.training.selection import Shuffled, num_examples, updates_per_epoch
-    from components.training.update import Exchanged
+    from components.training.update import exchanging
 
     batch_size = training.global_batch_size
     per_epoch = updates_per_epoch(len(split), batch_size)
@@ -222,10 +221,7 @@ def _build(
         compile_layers(network)
     optimizer = build_optimizer(training.optimizer, network, peak, training.weight_decay)
     run = Run(network, optimizer, arithmetic, Shuffled(len(split), batch_size), tokens=training.micro_batch_tokens)
-    if ranks.count == 1:
-        return run, course, None
-    # Buffers (position ids) never change: they need no broadcast.
-    return run, course, DistributedDataParallel(Exchanged(network), forward_sync_buffers=False, gradient_as_bucket_view=True)
+    return run, course, exchanging(network) if ranks.count > 1 else None
 
 
 def _introduce(settled: Settled, effective: Mapping[str, Any], ranks: "Ranks") -> None:

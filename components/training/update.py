@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import parallel
 from torch.nn.parallel import DistributedDataParallel
 
 from components.errors import UserError
@@ -58,6 +59,8 @@ class Gradients:
         Raises:
             UserError: one example alone is too much.
         """
+        if self.exchange and self.exchange.module.network is not self.run.network:  # it has grown, on all ranks
+            self.exchange = exchanging(self.run.network)
         layers = getattr(self.run.network.config, "num_hidden_layers", 0)
         active = self.depth.active(progress, layers)
         if active is not None:
@@ -141,6 +144,12 @@ class Gradients:
         which may be waiting for the GIL.
         """
         self.exchange = None
+
+
+def exchanging(network: nn.Module) -> DistributedDataParallel:
+    """What adds up the ranks' gradients of this network. They meet to make it."""
+    # Buffers (position ids) never change: they need no broadcast.
+    return parallel.DistributedDataParallel(Exchanged(network), forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
 class Exchanged(nn.Module):

@@ -104,7 +104,7 @@ def test_what_was_drawn_and_what_scales_is_the_same_probability() -> None:
 
 def test_all_layers_compute_where_none_is_to_be_dropped() -> None:
     assert build_depth("all", 0.5, 100.0) == All()
-    assert All().active(Progress(3, 0.5, 0), 4) is None
+    assert build_depth("all", 0.5, 100.0).active(Progress(3, 0.5, 0), 4) is None
     whole = dict.fromkeys(range(4), 1.0)
     assert Dropping(1.0, 100.0, scaled=True).active(Progress(3, 0.5, 0), 4) == whole
     assert Dropping(0.5, 0.0, scaled=True).active(Progress(3, 0.5, 0), 4) == whole  # theta stays 1
