@@ -64,8 +64,8 @@ def test_layers_double_at_their_share_of_the_budget_and_the_work_says_so(tmp_pat
 def test_with_zero_projections_the_loss_is_that_of_the_run_that_did_not_grow(tmp_path: Path) -> None:
     """Of update 2, the first after the layers doubled; a plain copy's is another."""
     losses = {}
-    for name, given in {"zero": {"zero_init": True}, "plain": {}}.items():
-        train(tmp_path / name, ALONE, num_updates=3, **given)
+    for name in ("zero", "plain"):
+        train(tmp_path / name, ALONE, num_updates=3, zero_init=name == "zero")
         losses[name] = lines(tmp_path / name)[2]["loss"]
     train(tmp_path / "none", ALONE, num_updates=3, at=[])
     unchanged = lines(tmp_path / "none")[2]["loss"]
