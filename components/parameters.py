@@ -33,6 +33,8 @@ Divergence = Literal["symmetric_kl", "kl", "js", "mse", "label"]
 PerturbationInit = Literal["normal", "uniform"]
 PerturbationDirection = Literal["divergence", "label"]
 PerturbationDropout = Literal["independent", "shared"]
+DepthKind = Literal["all", "pld", "layerdrop"]
+OptimizerState = Literal["copy", "reset", "keep"]
 ChampionRule = Literal["not-worse", "better", "replace"]
 JobKind = Literal["pytorchjob", "trainjob"]
 
@@ -220,6 +222,17 @@ max_grad_norm: Annotated[float, AtLeast(0)] = 1.0
 dropout: Annotated[float, Within(0, 1, below=True)] = 0.1
 """Dropout probability throughout the model. 0 or more, below 1."""
 
+depth: DepthKind = "all"
+"""Layers that an update computes: `all`; or ever fewer over the run, by progressive layer dropping (`pld`, for models with
+LayerNorm before each sub-layer, such as roberta-prelayernorm) or by `layerdrop` (for BERT, RoBERTa and the like, unscaled)."""
+
+depth_keep: Annotated[float, Within(0, 1, above=True)] = 0.5
+"""Probability that the last layer computes, to which pld and layerdrop come down, theta_bar; earlier layers stay out less
+often. Above 0, at most 1."""
+
+depth_rate: Annotated[float, AtLeast(0)] = 100.0
+"""How fast they come down to it, gamma: by the factor exp(-gamma * share of the budget that is spent)."""
+
 num_updates: Annotated[int, AtLeast(0)] = 0
 """Updates to train for, in place of num_epochs. 0: not used."""
 
@@ -240,6 +253,20 @@ log_interval: Annotated[int, AtLeast(1)] = 10
 checkpoint_minutes: Annotated[float, AtLeast(0)] = 10.0
 """Minutes of training between two checkpoints, from which the same command goes on after it was stopped or killed; what SIGTERM
 or Ctrl-C stops writes one more. 0 writes none and reads none."""
+
+# --- stacking ---
+
+grow_at: list[float] = []
+"""Shares of the budget, above 0 and below 1, at which a model from scratch gets twice the layers: copies on top of those that
+are there (stacking). With two shares it ends with 4 times the layers that it began with. Empty: never."""
+
+grow_optimizer_state: OptimizerState = "keep"
+"""What the optimizer remembers when layers are added: of the old weights, and nothing of the new (`keep`); of a new layer what
+it does of the one that it copies (`copy`); or nothing at all (`reset`)."""
+
+grow_zero_init: bool = False
+"""New layers begin with output projections of zero, so that the model computes at first what it did before; for models with
+LayerNorm before each sub-layer. Without, the loss jumps when layers are added."""
 
 # --- noise ---
 

@@ -26,5 +26,7 @@ def compile_layers(model: PreTrainedModel) -> None:
     torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]  # the backward pass of noise comes first
     layers: Any = model.base_model.encoder.layer  # type: ignore[union-attr]
     parts: list[nn.Module] = [part for layer in layers for part in (layer.intermediate, layer.output)]
-    for part in (*parts, *(layer.attention.output for layer in layers[:-1])):  # the last keeps first tokens alone, by a hook
+    # The last that computes keeps first tokens alone, by a hook: of layers that may be left out each may be that one.
+    whole = [] if any(hasattr(layer, "is_dropped") for layer in layers) else [layer.attention.output for layer in layers[:-1]]
+    for part in (*parts, *whole):
         part.compile(dynamic=True)

@@ -76,6 +76,21 @@ def tokenizer_files(model: str) -> dict[str, str]:
     return {path.name: file_digest(path) for path in _matching(_folder(model, OF_TOKENIZERS), OF_TOKENIZERS)}
 
 
+def model_type(model: str) -> str:
+    """As its configuration has it: bert, roberta.
+
+    Raises:
+        UserError: it cannot be read, or does not say.
+    """
+    if model == "tiny":
+        return "bert"
+    path = Path(find_model(model)) / CONFIG
+    try:
+        return str(json.loads(path.read_text())["model_type"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _cannot_load(model, error) from None
+
+
 def files_digest(model: str, files: Mapping[str, str]) -> str:
     """Of the model's `files`."""
     return "tiny" if model == "tiny" else combined_digest(files)  # made by this package's code, which has a digest of its own

@@ -14,6 +14,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from components.modeling.abilities import can_pack
 from components.modeling.attention import Heads, attend, takes_lengths
+from components.modeling.depth import computes
 from components.modeling.packing import Packing
 
 ATTENTION = "packed"
@@ -31,7 +32,7 @@ def pack(model: PreTrainedModel) -> None:
     model.register_forward_hook(_leave_filling, with_kwargs=True)
     encoder: Any = model.base_model.encoder
     encoder.register_forward_pre_hook(_pack, with_kwargs=True)
-    encoder.register_forward_hook(_read_as_sequences)
+    encoder.register_forward_hook(_read_as_sequences, with_kwargs=True)
     for layer in encoder.layer:
         layer.attention.register_forward_pre_hook(_tell_output, with_kwargs=True)
         layer.attention.output.register_forward_pre_hook(_keep_read)
@@ -47,12 +48,13 @@ def _pack(encoder: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) 
     config: Any = encoder.config
     by_lengths = takes_lengths(args[0], packing, config.hidden_size // config.num_attention_heads)
     heads = [] if by_lengths else [Heads.of(run, config.num_attention_heads) for run in packing.runs()]
-    last = encoder.layer[-1].attention  # type: ignore[index,union-attr]
+    computing = [layer for layer in encoder.layer if computes(layer)]  # type: ignore[union-attr,operator]
+    last = computing[-1].attention if computing else None
     return (packing.pack(args[0]), *args[1:]), {**kwargs, "heads": heads, "last": last}
 
 
 def _tell_output(attention: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
-    """After the last layer's attention only what is read goes on."""
+    """After the attention of the last layer that computes only what is read goes on."""
     read = kwargs["packing"].read if kwargs["last"] is attention else None
     attention.output.read = read  # type: ignore[union-attr,assignment]
 
@@ -62,9 +64,12 @@ def _keep_read(output: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...
     return None if read is None else tuple(states.index_select(1, read) for states in args)
 
 
-def _read_as_sequences(encoder: nn.Module, args: tuple[Tensor, ...], output: Any) -> Any:
+def _read_as_sequences(encoder: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any], output: Any) -> Any:
     """(1, num_read, features) to (num_read, 1, features): a sequence of one token each."""
-    output.last_hidden_state = output.last_hidden_state.transpose(0, 1)
+    states = output.last_hidden_state
+    if kwargs["last"] is None:  # no layer computed
+        states = states.index_select(1, kwargs["packing"].read)
+    output.last_hidden_state = states.transpose(0, 1)
     return output
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from components import cli, parameters
 from components.artifacts.provenance import Tracking
 from components.launch.placement import Placement
-from components.parameters import Precision, Scaling, check_choice, check_fields
+from components.parameters import DepthKind, Precision, Scaling, check_choice, check_fields
 from components.recipes import RECIPES, choose_recipe
 from components.training.method import Method
 from components.training.methods import METHODS, build_method, fields_of
@@ -42,6 +42,9 @@ class Training:
     hessian_interval: int
     max_grad_norm: float
     dropout: float
+    depth: DepthKind
+    depth_keep: float
+    depth_rate: float
     num_epochs: float
     num_updates: int
     global_batch_size: int

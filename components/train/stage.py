@@ -13,12 +13,14 @@ from components.artifacts.folders import Artifact, Manifest, origin, read_manife
 from components.artifacts.names import STATISTICS, TOKENIZER, TRAINING, TRAINING_CLOCK
 from components.artifacts.splits import find_split
 from components.errors import UserError
+from components.modeling.abilities import check_depth
 from components.modeling.load import (
     files_digest,
     load_model,
     load_tokenizer,
     model_files,
     model_origin,
+    model_type,
     pinned,
     tokenizer_digest,
 )
@@ -67,6 +69,7 @@ def train(
     # Seconds to import: `--help`, the checks above and what is cached need not wait.
     from components.training import checkpoint
     from components.training.data import read_split
+    from components.training.depth import build_depth
     from components.training.interrupts import deferred_signals
     from components.training.log import MetricsLog, say
     from components.training.loop import run_updates
@@ -102,8 +105,9 @@ def train(
             if state:
                 log.go_on(state.metrics, state.numbers["seconds"])
             gradients = Gradients(
-                run, exchange, method, objective_of(task.is_regression), split, tokenizer.pad_token_id, ranks, log, signalled
-            )
+                run, exchange, method, objective_of(task.is_regression), split, tokenizer.pad_token_id, ranks, log, signalled,
+                build_depth(training.depth, training.depth_keep, training.depth_rate),
+            )  # fmt: skip
             del exchange
             ending = run_updates(run, course, gradients, log, checkpoints)
             gradients.leave_ddp()
@@ -132,7 +136,7 @@ def plan(data_dir: Path, output_dir: Path, given: Mapping[str, Any]) -> tuple[Ar
     """What `train` will write with these parameters, and what of them takes effect; nothing slow is imported to say so.
 
     Raises:
-        UserError: a parameter that is none, or data that are not whole.
+        UserError: a parameter that is none or that the model cannot have, or data that are not whole.
     """
     check(given)
     if "model" in given:
@@ -142,6 +146,8 @@ def plan(data_dir: Path, output_dir: Path, given: Mapping[str, Any]) -> tuple[Ar
     parameters = {name: value for name, value in settled.values.items() if name not in UNDECISIVE}
     model = settled.training.model
     check_state(model, settled.training.model_state)
+    if settled.training.depth != "all":
+        check_depth(settled.training.depth, model_type(model))
     files = model_files(model)
     inputs = {"data": data["digest"], "model": files_digest(model, files)}
     origins = {"data": origin(data_dir, data), "model": model_origin(model, files)}
@@ -173,7 +179,6 @@ def _build(
 ) -> tuple["Run", "Course", "DistributedDataParallel | None"]:
     """The run before its first update, what was settled for it, and what exchanges gradients where there are many ranks."""
     import torch
-    from torch.nn.parallel import DistributedDataParallel
 
     from components.modeling import prepare
     from components.modeling.compiled import compile_layers
@@ -183,7 +188,7 @@ def _build(
     from components.training.randomness import NEW_LAYERS, generator_seed
     from components.training.run import Run
     from components.training.selection import Shuffled, num_examples, updates_per_epoch
-    from components.training.update import Exchanged
+    from components.training.update import exchanging
 
     batch_size = training.global_batch_size
     per_epoch = updates_per_epoch(len(split), batch_size)
@@ -215,7 +220,7 @@ def _build(
     check_precision(training.optimizer, arithmetic.name)
     if arithmetic.name == "fp64":
         network.double()
-    prepare.prepare_model(network, ranks.device)
+    prepare.prepare_model(network, ranks.device, training.depth)
     if training.compile:
         compile_layers(network)
     optimizer = build_optimizer(
@@ -223,10 +228,7 @@ def _build(
         training.adam_epsilon, training.beta1, training.beta2, training.sophia_rho, training.hessian_interval,
     )  # fmt: skip
     run = Run(network, optimizer, arithmetic, Shuffled(len(split), batch_size), tokens=training.micro_batch_tokens)
-    if ranks.count == 1:
-        return run, course, None
-    # Buffers (position ids) never change: they need no broadcast.
-    return run, course, DistributedDataParallel(Exchanged(network), forward_sync_buffers=False, gradient_as_bucket_view=True)
+    return run, course, exchanging(network) if ranks.count > 1 else None
 
 
 def _introduce(settled: Settled, effective: Mapping[str, Any], ranks: "Ranks") -> None:

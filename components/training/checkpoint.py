@@ -30,6 +30,7 @@ from components.artifacts.folders import CACHE, Artifact, read_manifest
 from components.artifacts.names import TRAINING_LOG
 from components.errors import UserError
 from components.training.budget import Spent
+from components.training.growth import Growth, grow
 from components.training.log import MetricsLog, say
 from components.training.ranks import Ranks
 from components.training.run import Run
@@ -70,13 +71,19 @@ def capture(run: Run, device: torch.device) -> tuple[dict[str, Tensor], dict[str
         "scaler": run.arithmetic.scaler.state_dict(),
         "selection": run.selection.state(),
         "spent": run.spent.as_dict(),
+        "grown": run.grown,
+        "since": run.since.as_dict(),
         "tokens": {device.type: run.tokens},
     }
     return tensors, numbers
 
 
-def restore(state: State, run: Run, device: torch.device) -> None:
-    """The reverse of `capture`, into a run just built. Tokens at once are taken over where the device is of the same kind."""
+def restore(state: State, run: Run, device: torch.device, growth: Growth | None = None) -> None:
+    """The reverse of `capture`, into a run just built, which grows first to the layers that it had. Tokens at once are taken
+    over where the device is of the same kind.
+    """
+    if growth:
+        grow(run, growth, state.numbers["grown"])
     held = run.optimizer.state_dict()
     held["param_groups"] = [group | saved for group, saved in zip(held["param_groups"], state.numbers["groups"], strict=True)]
     with torch.no_grad():
@@ -92,7 +99,7 @@ def restore(state: State, run: Run, device: torch.device) -> None:
     if scaler.is_enabled() and state.numbers["scaler"]:
         scaler.load_state_dict(state.numbers["scaler"])
     run.selection.restore(state.numbers["selection"])
-    run.spent = Spent.of(state.numbers["spent"])
+    run.spent, run.since = Spent.of(state.numbers["spent"]), Spent.of(state.numbers["since"])
     run.tokens = state.numbers["tokens"].get(device.type, 0) or run.tokens
 
 
@@ -111,13 +118,13 @@ class Checkpoints:
     saved: int = 0
     saved_at: float = 0.0
 
-    def resume(self, run: Run) -> State | None:
+    def resume(self, run: Run, growth: Growth | None = None) -> State | None:
         """Put the newest state, if there is one, into a run just built, on all ranks. Its tensors are let go."""
         self.saved_at = time.monotonic()
         state = share(load(self.folder, self.identity) if self.folder else None, self.ranks)
         if not state:
             return None
-        restore(state, run, self.ranks.device)
+        restore(state, run, self.ranks.device, growth)
         self.saved = run.done
         return replace(state, tensors={})
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from components.errors import TryAgainError
+from components.modeling.depth import dropped_parameters, left_alone
 from components.training import mechanism
 from components.training.budget import Budget, Progress, Spent
 from components.training.checkpoint import Checkpoints
+from components.training.growth import Growth, grow
 from components.training.interrupts import ended_by, lost_ranks
 from components.training.log import MetricsLog
 from components.training.optimizers import schedule, steps_taken, trust_ratios
@@ -42,9 +44,14 @@ class Course:
 
 
 def run_updates(
-    run: Run, course: Course, gradients: Gradients, log: MetricsLog, checkpoints: Checkpoints
+    run: Run,
+    course: Course,
+    gradients: Gradients,
+    log: MetricsLog,
+    checkpoints: Checkpoints,
+    growth: Growth | None = None,
 ) -> BaseException | None:
-    """Update after update until the budget is spent.
+    """Update after update until the budget is spent. With `growth` the network becomes deeper on the way.
 
     Returns:
         What ended it before: a signal's SystemExit or KeyboardInterrupt, or TryAgainError where another rank has left. It comes
@@ -53,15 +60,18 @@ def run_updates(
     try:
         run.tokens = run.tokens or gradients.choose_tokens(course.budget, course.seed, course.global_batch_size)
         if run.done and gradients.ranks.count > 2:
-            first = course.progress(Spent())
+            first = course.progress(run.since)
             gradients.lay_out_buckets(first, run.selection.rows(first, gradients.score))
         while course.budget.share(run.spent) < 1:
             progress = course.progress(run.spent)
+            if growth:
+                grow(run, growth, growth.stacking.times(progress.share))
             rows = run.selection.rows(progress, gradients.score)
             rate = course.peak * schedule(progress, course.warmup, course.decays)
             hessian = gradients.estimate_hessian(progress, rows)
             work = gradients.compute(progress, rows) + hessian
-            scalars = move_weights(run, rate, course.max_grad_norm, look=mechanism.is_due(progress))
+            with left_alone(dropped_parameters(run.network)):
+                scalars = move_weights(run, rate, course.max_grad_norm, look=mechanism.is_due(progress))
             run.spent = run.spent.plus(work)
             epoch = round(run.done / course.updates_per_epoch, 4)
             with lost_ranks(gradients.signalled):

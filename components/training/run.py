@@ -12,7 +12,9 @@ from components.training.selection import Selection
 
 @dataclass
 class Run:
-    """tokens: that a rank computes at once; 0 until it is known.  updates_per_epoch: what an epoch is, for the log."""
+    """tokens: that a rank computes at once; 0 until it is known.  grown: how often its layers have doubled.  since: what was
+    spent when this network was made.
+    """
 
     network: PreTrainedModel
     optimizer: torch.optim.Optimizer
@@ -20,6 +22,8 @@ class Run:
     selection: Selection
     spent: Spent = field(default_factory=Spent)
     tokens: int = 0
+    grown: int = 0
+    since: Spent = field(default_factory=Spent)
 
     @property
     def done(self) -> int:

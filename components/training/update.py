@@ -4,18 +4,22 @@ all-reduce.
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import parallel
 from torch.nn.parallel import DistributedDataParallel
 
 from components.errors import UserError
+from components.modeling.depth import dropped_parameters, left_alone, set_active
 from components.modeling.packed import is_packed
 from components.training.budget import Budget, Progress, Spent, Work
 from components.training.data import Batch, Split, micro_batches
+from components.training.depth import All, Depth
 from components.training.hessian import SampledLabels
 from components.training.interrupts import Signalled, ended_by, lost_ranks
 from components.training.log import MetricsLog
@@ -45,6 +49,7 @@ class Gradients:
     ranks: Ranks
     log: MetricsLog
     signalled: Signalled
+    depth: Depth = field(default_factory=All)
 
     @functools.cached_property
     def longest(self) -> int:
@@ -81,19 +86,30 @@ class Gradients:
             if self.ranks.count > 1:
                 with lost_ranks(self.signalled):
                     dist.all_reduce(terms)
-            optimizer.add_hessian(int(terms), progress.update)
+            with left_alone(dropped_parameters(self.run.network)):
+                optimizer.add_hessian(int(terms), progress.update)
             optimizer.zero_grad(set_to_none=False)
         return replace(self._work(method, progress, rows), examples=0, tokens=0)
 
     def _compute(
         self, method: Method, progress: Progress, rows: Tensor, add: Callable[[Loss, float], object], forget: Callable[[], None]
     ) -> None:
+        if self.exchange and self.exchange.module.network is not self.run.network:  # it has grown, on all ranks
+            self.exchange = exchanging(self.run.network)
+        active = self.depth.active(progress, self._num_layers)
+        if active is not None:
+            set_active(self.run.network, active)
         attempt = partial(self._attempt, method, progress, rows, add)
         self.run.tokens = within_memory(self.run.tokens, self.longest, attempt, forget)
 
     def _work(self, method: Method, progress: Progress, rows: Tensor) -> Work:
-        layers = getattr(self.run.network.config, "num_hidden_layers", 0)
+        active = self.depth.active(progress, self._num_layers)
+        layers = self._num_layers if active is None else len(active)
         return method.passes(progress).work(len(rows), int(self.split.lengths[rows].sum()), layers)
+
+    @property
+    def _num_layers(self) -> int:
+        return getattr(self.run.network.config, "num_hidden_layers", 0)
 
     def _attempt(
         self, method: Method, progress: Progress, rows: Tensor, add: Callable[[Loss, float], object], tokens: int
@@ -128,7 +144,8 @@ class Gradients:
         return self.split.batch(rows, self.pad_id, self.ranks.device, is_packed(self.run.network))
 
     def score(self, rows: Tensor) -> Tensor:
-        """Losses of the examples as they are now, on this rank, without a gradient: (rows,) on the CPU."""
+        """Losses of the examples as they are now, by all layers, on this rank, without a gradient: (rows,) on the CPU."""
+        set_active(self.run.network, None)
         losses = torch.empty(len(rows))
         with torch.no_grad(), self.run.arithmetic.autocast():
             for piece in micro_batches(torch.arange(len(rows)), self.split.lengths[rows], self.run.tokens, 0, 1):
@@ -172,11 +189,20 @@ class Gradients:
         self.exchange = None
 
 
+def exchanging(network: nn.Module) -> DistributedDataParallel:
+    """What adds up the ranks' gradients of this network. They meet to make it."""
+    # Buffers (position ids) never change: they need no broadcast.
+    return parallel.DistributedDataParallel(Exchanged(network), forward_sync_buffers=False, gradient_as_bucket_view=True)
+
+
 class Exchanged(nn.Module):
     """What DDP wraps: the network, whose parameters it watches, and a forward that hands on a loss.
 
     DDP's forward arms the reducer, whose backward pass then exchanges gradients. It must be the last thing before that pass: a
     rank that armed it in the midst of an update, ran out of memory and began again would exchange a part of its gradient.
+
+    The reducer waits for every parameter. Those of layers that do not compute, the same ones on all ranks, come by a node of
+    the graph that has no gradient for them: what is exchanged is the zero that is there.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -184,7 +210,20 @@ class Exchanged(nn.Module):
         self.network = network
 
     def forward(self, loss: Tensor) -> Tensor:
-        return loss
+        dropped = dropped_parameters(self.network)  # type: ignore[arg-type]
+        exchanged: Tensor = _WithUnused.apply(loss, *dropped) if dropped else loss
+        return exchanged
+
+
+class _WithUnused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *unused: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.count = len(unused)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return gradient, *(None,) * ctx.count
 
 
 def accumulate_gradients(

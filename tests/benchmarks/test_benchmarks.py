@@ -49,6 +49,17 @@ def test_every_methods_cost_is_measured_beside_its_card(tmp_path: Path) -> None:
     assert (tmp_path / "methods.png").stat().st_size > 1000
 
 
+def test_what_dropped_layers_save_is_measured_beside_what_they_should(tmp_path: Path) -> None:
+    sizes = ("--layers", 4, "--hidden", 64, "--vocabulary-size", 50, "--batch-size", 2, "--updates", 6, "--depth-keep", 0.1)
+    done = benchmark("depth", "--output-dir", tmp_path, *sizes)
+    written = json.loads((tmp_path / "depth.json").read_text())
+    assert 0 < written["layers_computed"] < 4
+    assert written["layers_share"] == pytest.approx(0.996, abs=1e-3)
+    assert written["predicted"] == pytest.approx(written["layers_share"] * (1 - written["layers_computed"] / 4))
+    assert written["measured"] > 0
+    assert f"measured {100 * written['measured']:.1f} %" in done.stdout
+
+
 @pytest.mark.slow
 def test_adaptation_runs_every_arm_once_and_resumes(tmp_path: Path, source: Path) -> None:
     arguments = ("--source", source, "--output-dir", tmp_path, "--model", "tiny", "--quick")

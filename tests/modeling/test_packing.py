@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import batch, model
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -14,24 +15,7 @@ from components.modeling.packing import run_sizes
 from components.training import data
 from components.training.data import Batch
 
-SIZES = {"vocab_size": 50, "hidden_size": 16, "embedding_size": 16, "intermediate_size": 24}
-SHAPE = {**SIZES, "num_hidden_layers": 3, "num_attention_heads": 2}
 LENGTHS = ([7, 7, 4, 1], [5, 5], [1], [80, 75, 30, 29, 12, 3, 3], [3, 60, 12, 40])
-
-
-def model(family: str, attention_dropout: float = 0.0) -> Any:
-    torch.manual_seed(0)
-    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": attention_dropout, "summary_last_dropout": 0.0}
-    config = AutoConfig.for_model(family, **SHAPE, **off, num_labels=3, pad_token_id=1)
-    return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").double().train()
-
-
-def batch(lengths: list[int], packed: bool) -> Batch:
-    tokens = torch.tensor(lengths)
-    mask = torch.arange(max(lengths)) < tokens[:, None]
-    ids = torch.randint(2, 50, mask.shape, generator=torch.Generator().manual_seed(1)).masked_fill(~mask, 1)
-    rows = torch.arange(len(lengths))
-    return Batch(ids, mask.long(), None, rows % 3, rows, tokens if packed else None)
 
 
 def gradients(network: Any, examples: Batch, noise: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:

@@ -45,7 +45,7 @@ OTHER: Mapping[str, Any] = {
     "recipe": "large-batch", "method": "rdrop", "optimizer": "lamb", "learning_rate": 3e-5, "base_batch_size": 64,
     "learning_rate_scaling": "linear", "warmup_ratio": 0.2, "warmup_updates": 5, "warmup_epochs": 0.5, "weight_decay": 0.1,
     "decay_vectors": True, "adam_epsilon": 1e-6, "beta1": 0.8, "beta2": 0.98, "sophia_rho": 0.02, "hessian_interval": 5,
-    "perturbation_init": "uniform",
+    "perturbation_init": "uniform", "depth": "layerdrop", "depth_keep": 0.7, "depth_rate": 20.0,
     "max_grad_norm": 2.0, "dropout": 0.2, "num_epochs": 2.5, "num_updates": 7, "global_batch_size": 48,
     "micro_batch_tokens": 512, "precision": "fp64", "compile": True, "seed": 3, "log_interval": 5, "checkpoint_minutes": 1.5,
     "num_processes": 2, "launcher": "trainjob", "num_workers": 2, "min_workers": 1, "num_gpus_per_worker": 4,
@@ -99,6 +99,9 @@ SINCE = (
     "sophia_rho",
     "hessian_interval",
     "perturbation_init",
+    "depth",
+    "depth_keep",
+    "depth_rate",
 )
 
 

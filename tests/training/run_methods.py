@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from networks import save_pre_ln
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
@@ -43,6 +44,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Not Lion, which makes whole steps of what is rounding alone, nor SOAP, whose first bases are that."""
 ALL_REDUCES = {"sophia": 2}
 """An update, if not 1."""
+DROPPING: dict[str, dict[str, Any]] = {
+    "layerdrop": {"method": "scala", "perturbation_start": 0.4, "depth": "layerdrop", "depth_keep": 0.2},
+    "pld": {"method": "freelb", "perturbation_steps": 2, "model": "pre-ln", "depth": "pld", "depth_keep": 0.2},
+}
+"""That leave out layers."""
 NUM_UPDATES = 20
 COMMON: dict[str, Any] = {
     "model": "tiny",
@@ -76,9 +82,12 @@ def run(data_dir: Path, output_dir: Path, micro_batch: int) -> dict[str, int]:
     lengths = read_split(data_dir, "train").lengths
     tokens = 1 if micro_batch == 1 else round(micro_batch * float(lengths.float().mean()))
     reduced = {}
-    for name, settings in VARIANTS.items():
+    for name, settings in {**VARIANTS, **DROPPING}.items():
         counts["all_reduces"] = 0
-        train(data_dir=data_dir, output_dir=output_dir / name, micro_batch_tokens=tokens, **{**COMMON, **settings})
+        given = {**COMMON, **settings}
+        if given["model"] == "pre-ln":
+            given["model"] = str(output_dir.parent / "pre-ln")
+        train(data_dir=data_dir, output_dir=output_dir / name, micro_batch_tokens=tokens, **given)
         reduced[name] = counts["all_reduces"]
     return reduced
 
@@ -88,6 +97,10 @@ if __name__ == "__main__":
     setattr(torch.nn.parallel, "DistributedDataParallel", Counted)  # noqa: B010
     with ranks.join_ranks() as joined:  # once: a process joins one group in its life
         setattr(ranks, "join_ranks", lambda: contextlib.nullcontext(joined))  # noqa: B010
+        if joined.rank == 0:
+            save_pre_ln(Path(output) / "pre-ln")
+        if joined.count > 1:
+            dist.barrier()
         for size in sizes:
             reduced = run(Path(data), Path(output) / size, int(size))
             if joined.rank == 0:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_methods import NOISE, VARIANTS
+from run_methods import DROPPING, NOISE, VARIANTS
 from safetensors.torch import load_file
 from servers import free_ports
 from support import ROOT, heed_interrupts
@@ -106,6 +106,8 @@ SETTINGS = {
     "scala-label-bf16": {**VARIANTS["scala-label"], "precision": "bf16"},
     "scala-fp16": {**VARIANTS["scala"], "precision": "fp16"},
     "shared": {"perturbation_dropout": "shared", "perturbation_start": 0.0},
+    "layerdrop": DROPPING["layerdrop"],
+    "layerdrop-lamb": {**DROPPING["layerdrop"], "method": "plain", "optimizer": "lamb", "depth_rate": 1000.0},
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_methods import ALL_REDUCES, COMMON, NUM_UPDATES, VARIANTS
+from run_methods import ALL_REDUCES, COMMON, DROPPING, NUM_UPDATES, VARIANTS
 from safetensors.torch import load_file
 from support import ROOT, heed_interrupts
 from torch.distributed import DistBackendError
@@ -63,7 +63,7 @@ def assert_same_parameters(folder: Path, reference: Path) -> None:
     The attention's key biases have no gradient but rounding's, since softmax ignores what all keys share: they stay near zero,
     and there 1e-6 of an update's size is asked.
     """
-    for variant in VARIANTS:
+    for variant in (*VARIANTS, *DROPPING):
         one, other = weights_of(reference / variant), weights_of(folder / variant)
         for name, weight in one.items():
             difference = (other[name] - weight).abs().max() / weight.abs().max().clamp(min=COMMON["learning_rate"])
@@ -92,7 +92,7 @@ def test_every_method_reduces_its_gradient_once_an_update(
     runs: Callable[[int, tuple[int, ...]], Path], num_ranks: int, micro_batch: int
 ) -> None:
     counted = json.loads((runs(num_ranks, (micro_batch,)) / str(micro_batch) / "all_reduces.json").read_text())
-    assert counted == {name: NUM_UPDATES * ALL_REDUCES.get(name, 1) for name in VARIANTS}
+    assert counted == {name: NUM_UPDATES * ALL_REDUCES.get(name, 1) for name in [*VARIANTS, *DROPPING]}
 
 
 def test_the_noise_is_not_lost_in_the_comparison(runs: Callable[[int, tuple[int, ...]], Path]) -> None:
@@ -101,6 +101,14 @@ def test_the_noise_is_not_lost_in_the_comparison(runs: Callable[[int, tuple[int,
     plain = weights_of(folder / "plain")
     for variant in set(VARIANTS) - {"plain", "rdrop"}:  # without dropout, R-Drop is plain
         assert any(not torch.equal(weight, plain[name]) for name, weight in weights_of(folder / variant).items()), variant
+
+
+def test_layers_are_dropped_in_the_comparison(runs: Callable[[int, tuple[int, ...]], Path]) -> None:
+    for variant, num_layers in (("layerdrop", 2), ("pld", 3)):
+        lines = (runs(1, (32, 7)) / "32" / variant / "metrics.jsonl").read_text().splitlines()
+        layers = [json.loads(line)["layers"] for line in lines]
+        assert layers[0] == max(layers) == num_layers
+        assert min(layers) <= 1
 
 
 def test_what_a_rank_has_to_say_reaches_the_launcher(tokenized: Callable[[str], Path], tmp_path: Path) -> None:
