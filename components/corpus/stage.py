@@ -85,9 +85,8 @@ def plan(wanted: Corpus, output_dir: Path) -> tuple[Artifact, Texts]:
         kept = OF_OWN_VOCABULARY[1:] if _is_file(given) else ()
         decisive = {name: value for name, value in decisive.items() if name not in OF_OWN_VOCABULARY or name in kept}
     found = find_texts(wanted.source, wanted.text_column)
-    path = local(wanted.source) if not texts.is_of_hub(wanted.source) else Path()
     inputs = {"source": combined_digest(found.digests)}
-    origins: dict[str, Origin] = {"source": {"uri": uri_of(path) if path.name else wanted.source, "files": found.digests}}
+    origins: dict[str, Origin] = {"source": {"uri": found.uri, "files": found.digests}}
     if given and _is_file(given):
         file = local(given)
         if not file.is_file():

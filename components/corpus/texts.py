@@ -1,11 +1,13 @@
 """Where the text to pre-train on comes from: text files, Parquet, CSV or TSV; here, in an S3 store, or on the hub."""
 
 import codecs
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.artifacts.folders import file_digest
+from components.artifacts.provenance import uri_of
 from components.artifacts.splits import PLACES, find_split, split_patterns
 from components.errors import UserError
 from components.storage import hub
@@ -23,13 +25,15 @@ LONGEST_LINE = 2**18
 class Texts:
     """Iterates over all texts, in their order, some at a time; nothing is read whole.
 
-    files: name -> where it is.  A line of a text file is a text, and so is a row of a table; what is empty is none.
+    files: name -> where it is.  uri: where they lie, all of them.  A line of a text file is a text, and so is a row of a table;
+    what is empty is none.
     """
 
     files: Mapping[str, Path]
     text_column: str
+    uri: str
 
-    @property
+    @functools.cached_property
     def digests(self) -> dict[str, str]:
         """File -> sha256."""
         return {name: file_digest(path) for name, path in self.files.items()}
@@ -81,9 +85,14 @@ def find_texts(source: str, text_column: str) -> Texts:
     Raises:
         UserError: there is no text, or no such column.  TryAgainError: store or hub is away.
     """
-    path = _fetched(source) if is_of_hub(source) else local(source)
+    inside = ""
+    if is_of_hub(source):
+        path, inside, uri = _fetched(source)
+    else:
+        path = local(source)
+        uri = uri_of(path)
     if path.is_dir():
-        found = _in_folder(path)
+        found = {f"{inside}{name}": file for name, file in _in_folder(path).items()}
     elif path.is_file():
         found = {path.name: path}
     else:
@@ -93,7 +102,7 @@ def find_texts(source: str, text_column: str) -> Texts:
     for file in found.values():
         if file.suffix in TABLES:
             check_columns(file, [text_column], column_names(file))
-    return Texts(found, text_column)
+    return Texts(found, text_column, uri)
 
 
 def _in_folder(folder: Path) -> dict[str, Path]:
@@ -133,7 +142,8 @@ def _parts(source: str) -> tuple[str, str, str]:
     return f"{owner}/{repository}", slash + folder, revision
 
 
-def _fetched(source: str) -> Path:
+def _fetched(source: str) -> tuple[Path, str, str]:
+    """The folder, what it is called in its repository ('' for all of that), and the repository's URI."""
     repository, folder, commit = _parts(pinned(source))
     inside = f"{folder.strip('/')}/" if folder else ""
     wanted = [
@@ -142,4 +152,5 @@ def _fetched(source: str) -> Path:
         for suffix in (TEXT, *TABLES)
         for pattern in split_patterns("train", suffix)
     ]
-    return hub.folder_of(f"{repository}@{commit}", "dataset", tuple(wanted)) / inside
+    name = f"{repository}@{commit}"
+    return hub.folder_of(name, "dataset", tuple(wanted)) / inside, inside, f"{hub.SCHEME}{name}"

@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from components.artifacts.names import STATISTICS, TOKENS, WORD_STARTS
-from components.errors import UserError
 from components.modeling.packing import move
 from components.training.data import Batch
 from components.training.masking import choose_tokens, choose_words, mask
@@ -109,18 +108,9 @@ def read_sequences(
     global_batch_size: int,
     seed: int,
 ) -> Sequences:
-    """Of what components.corpus wrote to `folder`. Its files are mapped, not read: a corpus may be larger than the memory.
-
-    Raises:
-        UserError: there is not one sequence in it.
-    """
+    """Of what components.corpus wrote to `folder`. Its files are mapped, not read: a corpus may be larger than the memory."""
     statistics = json.loads((folder / STATISTICS).read_text())
     num_rows = statistics["num_tokens"] // (length - 2)
-    if not num_rows:
-        found = statistics["num_tokens"]
-        raise UserError(
-            f"{folder} has {found} tokens, fewer than a sequence: give more text, or a sequence_length below {length}"
-        )
     return Sequences(
         np.memmap(folder / TOKENS, statistics["token_type"], "r"),
         np.memmap(folder / WORD_STARTS, np.uint8, "r"),
