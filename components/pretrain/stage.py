@@ -8,13 +8,13 @@ from typing import Any
 
 from components import cli, parameters
 from components.artifacts.folders import Artifact, Manifest, origin, read_manifest
-from components.artifacts.names import STATISTICS, TOKENIZER
+from components.artifacts.names import STATISTICS, TOKENIZER, TRAINING
 from components.errors import UserError
 from components.modeling.load import files_digest, load_tokenizer, model_files, model_origin, pinned, tokenizer_digest
 from components.pretrain.settings import OF_TRAINING, Pretraining, as_given, check, settle_pretraining
 from components.storage.state import check_state
 from components.train.settings import OF_METHODS, Settled
-from components.train.stage import ASIDE, TRAINING, UNDECISIVE, Material, fit
+from components.train.stage import ASIDE, UNDECISIVE, Material, fit
 
 
 @cli.taking(Pretraining, OF_TRAINING, OF_METHODS)

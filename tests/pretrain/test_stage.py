@@ -46,7 +46,7 @@ def runs(corpus_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
         if not (folder / str(num_ranks)).exists():
             launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"] if num_ranks > 1 else []
             sizes = ["40", "1000"] if num_ranks == 1 else ["40"]
-            script = ROOT / "tests" / "pretrain" / "run_pretraining.py"
+            script = ROOT / "tests" / "training" / "run_pretraining.py"
             command = [sys.executable, *launcher, str(script), str(corpus_dir), str(folder / str(num_ranks)), *sizes]
             done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
             assert done.returncode == 0, done.stderr
