@@ -91,7 +91,7 @@ def find_texts(source: str, text_column: str) -> Texts:
     else:
         path = local(source)
         uri = uri_of(path)
-    if path.is_dir():
+    if path.is_dir() or is_of_hub(source):
         found = {f"{inside}{name}": file for name, file in _in_folder(path).items()}
     elif path.is_file():
         found = {path.name: path}
