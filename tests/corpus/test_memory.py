@@ -27,5 +27,5 @@ def test_ten_times_the_text_takes_no_more_than_a_hundred_megabytes_more(tmp_path
         command = [sys.executable, "tests/corpus/run_memory.py", str(tmp_path / f"{times}.txt"), str(tmp_path / str(times))]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, timeout=900)
         peaks.append([float(line) for line in done.stdout.split()])
-    assert (tmp_path / "10.txt").stat().st_size > 9 * (tmp_path / "1.txt").stat().st_size > 10**7
+    assert (tmp_path / "10.txt").stat().st_size > 9 * (tmp_path / "1.txt").stat().st_size > 2 * 10**6
     assert all(later - earlier < 100 for earlier, later in zip(*peaks, strict=True)), peaks
