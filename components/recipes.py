@@ -109,6 +109,11 @@ RECIPES: Mapping[str, Recipe] = {
     "smart": _method("smart", "smooth predictions, with noise at every update", "SMART, arXiv 1911.03437"),
     "freelb": _method("freelb", "training on m perturbed copies of each batch", "FreeLB, arXiv 1909.11764"),
     "pgd": _method("pgd", "training on the worst input near each example", "PGD, arXiv 1706.06083"),
+    "masked-lm": Recipe(
+        {**PLAIN, "learning_rate": 1e-3, "base_batch_size": 1536, "global_batch_size": 256, "num_epochs": 1.0, "dropout": 0.0},
+        "pre-training on text, where it is what a run takes",
+        source="Kaddour et al., No Train No Gain, arXiv 2307.06440, section 3 (1e-3 for batches of 1536, no dropout, one pass)",
+    ),
     "rdrop": _method(
         "rdrop", "two passes that must agree, with dropout alone: a control for noise", "R-Drop, arXiv 2106.14448"
     ),

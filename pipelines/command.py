@@ -12,7 +12,8 @@ from kfp.dsl.graph_component import GraphComponent
 
 from components import cli, parameters
 from components.errors import UserError, exit_codes
-from components.resolve.stage import KNOWN, OF_ONE_RUN, check
+from components.resolve import pretraining, stage
+from components.resolve.stage import KNOWN, OF_ONE_RUN
 
 LISTS = ("--tasks", "--seeds")
 
@@ -36,6 +37,8 @@ def _command_of(pipeline: GraphComponent) -> Any:
         """Only its signature counts."""
 
     command.__name__, command.__doc__ = function.__name__, inspect.getdoc(function).partition("\n\nArgs:")[0]  # type: ignore[union-attr]
+    if pipeline.name == "pretrain":
+        return cli.taking([*offered, *pretraining.KNOWN])(command)
     left_out = OF_ONE_RUN if "tasks" in offered else ()
     return cli.taking([name for name in (*offered, *KNOWN) if name not in left_out])(command)
 
@@ -51,6 +54,7 @@ def arguments_of(pipeline: GraphComponent, given: Mapping[str, Any]) -> dict[str
     if "overrides" not in offered:
         return own
     defaults = {name: it.default for name, it in offered.items() if it.default is not it.empty}
+    check = pretraining.check if pipeline.name == "pretrain" else stage.check
     check({**defaults, **{name: value for name, value in given.items() if name != "num_parts"}})
     others = {name: value for name, value in given.items() if name not in offered}
     return own | ({"overrides": {**own.get("overrides", {}), **others}} if others else {})

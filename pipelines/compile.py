@@ -15,12 +15,14 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
 from components import cli
 from components.clean_up.component import clean_up
+from components.corpus.component import corpus
 from components.errors import UserError
 from components.evaluate.component import evaluate
 from components.image import IMAGE, TRAIN_IMAGE
+from components.pretrain.component import pretrain
 from components.promote.component import promote
 from components.register.component import register
-from components.resolve.component import resolve
+from components.resolve.component import resolve, resolve_pretraining
 from components.suite import component as collect
 from components.tokenize import parts
 from components.tokenize.component import tokenize
@@ -43,6 +45,7 @@ COMPONENTS = (
     *(resolve, tokenize, parts.plan_parts, parts.tokenize_part, parts.merge_parts),
     *(train, evaluate, register, promote, clean_up),
     *(collect.runs, collect.suite, collect.suite_of_runs),
+    *(resolve_pretraining, corpus, pretrain),
 )
 REFERENCE = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?|[\w.-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 
@@ -59,8 +62,8 @@ def compile_all(
 
     Args:
         output_dir: Folder for PIPELINE.yaml and components/COMPONENT.yaml.
-        image: What resolve, tokenize, suite and clean_up run in, as REPOSITORY@sha256:DIGEST.
-        train_image: What train, evaluate, register, promote and the training job's pods run in, likewise.
+        image: What resolve, tokenize, corpus, suite and clean_up run in, as REPOSITORY@sha256:DIGEST.
+        train_image: What train, pretrain, evaluate, register, promote and the training job's pods run in, likewise.
         image_pull_secrets: Names of the Secrets, in the namespace of the runs, that the images are pulled with.
         resources: What a step asks for in place of the default, as evaluate.memory_limit=8Gi or evaluate.gpus=1.
     """
@@ -93,6 +96,7 @@ def compiled(
     set_default(spec, "train_image", images[TRAIN_IMAGE])  # the doctor's
     set_pull_secrets(spec, image_pull_secrets)
     set_retries(spec, "train")
+    set_retries(spec, "pretrain")
     set_resources(spec, of_steps)
     slim(spec)
     return spec, platform_of(spec, image_pull_secrets)

@@ -23,7 +23,7 @@ from components import errors, parameters
 from components.artifacts.folders import CACHE
 from components.artifacts.names import METRICS, REPORT
 from components.evaluate.stage import scored
-from components.resolve.stage import every_run
+from components.resolve.stage import OF_RUNS, every_run
 from components.suite.stage import PAGE, SUBMISSION, TEXT, run_name
 from components.tracking.server import RUNS, STORE, sqlite_uri
 from pipelines import command, table
@@ -83,7 +83,7 @@ def run(name: str, given: dict[str, Any], runs_dir: Path) -> None:
         if not records:
             raise errors.FailedError(f"the run failed: see {folder / LOG}") from None
         errors.reraise(records[0])
-    is_table = name in ("suite", "suite-of-runs")
+    is_table = name in ("suite", "suite-of-runs", "pretrain")
     print(
         *(_of_suite(folder) if is_table else _of_adapt(folder, task.outputs, given.get("alias", parameters.alias))),
         f"outputs    {folder} (log: {LOG})",
@@ -105,8 +105,8 @@ def one_at_a_time(pipeline: GraphComponent) -> None:
 
 def _iterations(name: str, given: dict[str, Any]) -> list[str]:
     """What the iterations of the pipeline's loop are called."""
-    if name == "suite":
-        return [run_name(it["task"], it["seed"]) for it in every_run(given)]
+    if name in ("suite", "pretrain"):
+        return [run_name(it["task"], it["seed"]) for it in every_run({each: given[each] for each in OF_RUNS if each in given})]
     return [f"part {part}" for part in range(given.get("num_parts", 0))]
 
 
@@ -125,7 +125,8 @@ def _of_suite(folder: Path) -> list[str]:
     (glue,) = folder.glob("*/suite*/glue")
     submission = glue / SUBMISSION
     said = submission if submission.is_file() else "none, of generated data"
-    return ["", (glue / TEXT).read_text(), f"table      {glue / PAGE}", f"submission {said}"]
+    model = [f"model      {path}" for path in folder.glob("*/pretrain/pretrained")]
+    return ["", (glue / TEXT).read_text(), f"table      {glue / PAGE}", f"submission {said}", *model]
 
 
 def _tracking_uri(asked: str, runs_dir: Path) -> str:

@@ -28,11 +28,22 @@ class Asked:
 
 
 LIGHT = Asked("100m", "2", "512Mi", "1Gi")
-OF_LITTLE = ("resolve", "runs", "suite", "suite-of-runs", "clean-up", "plan-parts", "merge-parts", "doctor", "verdict")
+OF_LITTLE = (
+    "resolve",
+    "resolve-pretraining",
+    "runs",
+    "suite",
+    "suite-of-runs",
+    "clean-up",
+    "plan-parts",
+    "merge-parts",
+    "doctor",
+    "verdict",
+)
 DEFAULTS: Mapping[str, Asked] = {
     **dict.fromkeys(OF_LITTLE, LIGHT),
-    "train": Asked("100m", "8", "512Mi", "16Gi"),
-    **dict.fromkeys(("tokenize", "tokenize-part"), Asked("500m", "4", "1Gi", "4Gi")),
+    **dict.fromkeys(("train", "pretrain"), Asked("100m", "8", "512Mi", "16Gi")),
+    **dict.fromkeys(("tokenize", "tokenize-part", "corpus"), Asked("500m", "4", "1Gi", "4Gi")),
     **dict.fromkeys(("evaluate", "register", "promote"), Asked("500m", "4", "2Gi", "4Gi")),
 }
 """Step -> about twice what it was measured to take with MiniLM (docs/cluster.md).

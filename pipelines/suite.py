@@ -24,13 +24,13 @@ class Outputs(NamedTuple):
 
 @dsl.pipeline(name="all-runs")
 @taking(component.runs, component.suite, without=("evaluations",))
-def all_runs(tokenize: str, train: str, evaluate: str, register: str, promote: str, **given: Any) -> Outputs:
+def all_runs(tokenize: str, train: str, evaluate: str, register: str, promote: str, model: str, **given: Any) -> Outputs:
     """Adapt to every task with every seed, and make the table. Each run's settings are those given, but for what is its own.
 
     A pipeline of its own, since within a loop kfp's local runner takes what a step beside the loop gives for the loop's item.
     """
     settings = dict(zip(STAGES, (tokenize, train, evaluate, register, promote), strict=True))
-    runs = component.runs(tasks=given["tasks"], seeds=given["seeds"], source=given["source"])
+    runs = component.runs(tasks=given["tasks"], seeds=given["seeds"], source=given["source"], model=model)
     with dsl.ParallelFor(runs.output) as run:
         adapted = stages(settings, of_data={"of_run": run.data}, of_training={"of_run": run.training})
     collected = component.suite(
@@ -52,7 +52,7 @@ def suite(**given: Any) -> Outputs:
     settings = resolve(**given, **OF_EACH_RUN, **OF_OWN_DATA).set_caching_options(enable_caching=False)  # names may have moved
     of_all = {name: given[name] for name in ("tasks", "seeds", "source", "experiment", "overrides")}
     with cleaned_up("suite", given["experiment"], given["overrides"]):
-        done = all_runs(**{stage: settings.outputs[stage] for stage in STAGES}, **of_all)
+        done = all_runs(**{stage: settings.outputs[stage] for stage in STAGES}, model="", **of_all)  # which the settings have
         return Outputs(average=done.outputs["average"], glue=done.outputs["glue"])
 
 

@@ -140,6 +140,12 @@ class Artifact:
         print(f"{self.stage}: cached in {self.path}", flush=True)
         return manifest
 
+    @property
+    def place(self) -> Path | None:
+        """Where the cache has it: the same path whichever run made it. None where it has not."""
+        entry = self._entry()
+        return entry if entry and entry.is_dir() else None
+
     def manifest(self) -> Manifest:
         """What was just built says of itself."""
         manifest: Manifest = json.loads((self.path / FILE).read_text())

@@ -13,6 +13,11 @@ TEXT_DIGEST = "text_digest"
 TEXTS = "texts"
 """A column of validation splits: the row's texts, in the order of the task's text columns."""
 
+# --- the corpus, beside its tokenizer and statistics ---
+
+TOKENS = "tokens.bin"
+WORD_STARTS = "word_starts.bin"
+
 # --- the trained model, beside what transformers writes ---
 
 TRAINING = "training.json"

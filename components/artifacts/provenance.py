@@ -51,7 +51,8 @@ MOUNTED = re.compile(r"(?:.*/fetched-[0-9a-f]{12})?/(?:s3|minio)/(.+)")
 """Where KFP mounts what is in a store, and where storage.transfer puts what it has fetched."""
 
 Origin = dict[str, Any]
-"""{"uri": where it lay, "manifest": its own} for an output of ours, {"uri": ..., "files": {path: sha256}} for other files; for
+"""{"uri": where it lay, "manifest": its own} for an output of ours, {"uri": ..., "files": {path: sha256}} for other files, with
+"made", its manifest, where these are some of the files of a model that was pre-trained here; for
 generated data with "generator", what made them: {"by": in words, "code": its digest, "task", "num_rows", "seed"}."""
 
 

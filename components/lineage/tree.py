@@ -21,7 +21,7 @@ from components.registry.fetching import EVALUATION, find_version
 from components.tracking.runs import reachable
 from components.tracking.server import use_server
 
-KINDS = {"evaluate": "evaluation", "train": "model", "tokenize": "data"}
+KINDS = {"evaluate": "evaluation", "train": "model", "tokenize": "data", "pretrain": "pre-trained model", "corpus": "corpus"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ def _node_of(manifest: Manifest, uri: str, run_id: str) -> Node:
         else:
             kind = "base model" if name == "model" else name
             generator = origin.get("generator", {})
-            children.append(Node(kind, manifest["inputs"][name], origin["uri"], origin["files"], generator=generator))
+            made = (_node_of(origin["made"], origin["uri"], run_id),) if "made" in origin else ()
+            digest = manifest["inputs"][name]
+            children.append(Node(kind, digest, origin["uri"], origin["files"], generator=generator, children=made))
     return Node(
         KINDS[manifest["stage"]],
         manifest["digest"],

@@ -57,7 +57,7 @@ def _chain(version: ModelVersion, tree: Node) -> Iterator[Checked]:
         expected = set(node.manifest["inputs"].values())
         if content_digest(node.manifest["files"]) != node.digest:
             yield Checked(item, "changed", "its digest is not that of its files")
-        elif version.tags.get(TAGS[node.kind]) != node.digest:
+        elif node.kind in TAGS and version.tags.get(TAGS[node.kind]) != node.digest:
             yield Checked(item, "changed", f"the version's tag {TAGS[node.kind]} names another digest")
         elif known != expected:
             yield Checked(item, "changed", "the manifests of its inputs are not those that it was made of")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.artifacts.folders import combined_digest, file_digest
+from components.artifacts.folders import FILE, Manifest, combined_digest, file_digest
 from components.artifacts.provenance import Origin, is_remote, uri_of
 from components.errors import UserError
 from components.storage import hub
@@ -97,9 +97,21 @@ def files_digest(model: str, files: Mapping[str, str]) -> str:
 
 
 def model_origin(model: str, files: Mapping[str, str]) -> Origin:
-    """Where a model, or its tokenizer, came from."""
-    uri = model if model == "tiny" else f"{hub.SCHEME}{model}" if is_of_hub(model) else uri_of(_folder(model, ()))
-    return {"uri": uri, "files": dict(files)}
+    """Where a model, or its tokenizer, came from; of one that was pre-trained here, what it was made of too."""
+    if model == "tiny" or is_of_hub(model):
+        return {"uri": model if model == "tiny" else f"{hub.SCHEME}{model}", "files": dict(files)}
+    folder = _folder(model, ())
+    made = _pretrained(folder)
+    return {"uri": uri_of(folder), "files": dict(files), **({"made": made} if made else {})}
+
+
+def _pretrained(folder: Path) -> Manifest | None:
+    """The manifest of what components.pretrain wrote."""
+    try:
+        manifest: Manifest = json.loads((folder / FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("stage") == "pretrain" else None
 
 
 def _folder(model: str, patterns: tuple[str, ...]) -> Path:

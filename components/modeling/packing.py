@@ -1,6 +1,6 @@
 """A batch's tokens end to end: where each of them lies, there and among padded examples side by side."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -60,6 +60,11 @@ class Packing:
         flat = padded.flatten(0, 1)
         packed: Tensor = flat if self.places is None else Take.apply(flat, self.places, self.tokens, self.mask.view(-1, 1), 0)
         return packed[None]
+
+    def reading(self, places: Tensor) -> "Packing":
+        """With other tokens to be read than those that begin an example.  places: (batch, read) int64, of each example."""
+        read = (self.starts[:-1, None] + places).flatten()
+        return replace(self, read=F.pad(read, (0, filled(len(read), READ, read.device) - len(read))))
 
     def runs(self) -> "list[Packing]":
         """The batch as one attention, or on a CPU, where an operator more costs little, as several of like lengths."""

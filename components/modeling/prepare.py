@@ -25,5 +25,6 @@ def prepare_model(model: PreTrainedModel, device: torch.device, depth: str = "al
     if depth != "all":
         make_droppable(model, scaled=depth == "pld")
     if device.type == "cpu":
-        add_in_place(model.get_input_embeddings())  # type: ignore[arg-type]
+        if model.get_output_embeddings() is None:  # one that shares its weights has a gradient for every word anyway
+            add_in_place(model.get_input_embeddings())  # type: ignore[arg-type]
         use_fast_dropout(model)

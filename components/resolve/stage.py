@@ -5,7 +5,7 @@ A text, since KFP turns the numbers of a dict into doubles; and one for each sta
 cache key does not change with what is another's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from components import cli, parameters
@@ -66,19 +66,31 @@ def check(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: an unknown name, a value of another type or out of range, or values that do not go together.
     """
-    overrides = parameters.check("overrides", given.get("overrides") or {})
-    cli.check_names(overrides, [name for name in KNOWN if "tasks" not in given or name not in OF_ONE_RUN], "overrides")
-    beside = {name: value for name, value in given.items() if name != "overrides" and not parameters.is_unset(name, value)}
-    cli.check_names(beside, (*KNOWN, *OF_RUNS), "the pipeline")
-    if twice := [name for name in overrides if name in beside and overrides[name] != beside[name]]:
-        raise UserError(f"{twice[0]} is given twice, by itself and in overrides: give it once")
-    values = {name: parameters.check(name, value) for name, value in {**beside, **overrides}.items()}
+    values = merged(given, [name for name in KNOWN if "tasks" not in given or name not in OF_ONE_RUN], (*KNOWN, *OF_RUNS))
     for each in every_run(values) if "tasks" in given else [values]:
         for kinds in STAGES.values():
             for kind in kinds:
                 cli.pick(kind, each)
         settings.check(each)
     return values
+
+
+def merged(given: Mapping[str, Any], known: Collection[str], beside_too: Collection[str]) -> dict[str, Any]:
+    """What is given by itself and in `overrides`, and not unset, each checked by itself.
+
+    Args:
+        known: What `overrides` may have.  beside_too: What may be given by itself alone.
+
+    Raises:
+        UserError: an unknown name, one given twice, a value of another type or out of range.
+    """
+    overrides = parameters.check("overrides", given.get("overrides") or {})
+    cli.check_names(overrides, known, "overrides")
+    beside = {name: value for name, value in given.items() if name != "overrides" and not parameters.is_unset(name, value)}
+    cli.check_names(beside, (*known, *beside_too), "the pipeline")
+    if twice := [name for name in overrides if name in beside and overrides[name] != beside[name]]:
+        raise UserError(f"{twice[0]} is given twice, by itself and in overrides: give it once")
+    return {name: parameters.check(name, value) for name, value in {**beside, **overrides}.items()}
 
 
 def every_run(values: Mapping[str, Any]) -> list[dict[str, Any]]:

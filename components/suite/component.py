@@ -9,11 +9,11 @@ from components.parameters import documented
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 @documented
-def runs(tasks: list[str], seeds: list[int], source: str) -> list[dict]:
+def runs(tasks: list[str], seeds: list[int], source: str, model: str = "") -> list[dict]:
     """Every task with every seed: for each what of its data's and of its training's settings is its own."""
     from components.suite.step import runs_step
 
-    return runs_step(tasks, seeds, source)
+    return runs_step(tasks, seeds, source, model)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

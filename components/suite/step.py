@@ -13,15 +13,20 @@ from components.suite.stage import PAGE, SUBMISSION, TABLE, collect, flat, plan,
 from components.tracking.steps import begun
 
 
-def runs_step(tasks: Sequence[str], seeds: Sequence[float], source: str) -> list[dict[str, Any]]:
-    """Every task with every seed, and what of its stages' settings is its own."""
+def runs_step(tasks: Sequence[str], seeds: Sequence[float], source: str, model: str = "") -> list[dict[str, Any]]:
+    """Every task with every seed, and what of its stages' settings is its own.
+
+    Args:
+        model: Of all runs, where it was not known to the first step.
+    """
+    of_model = {"model": model} if model else {}
     with begun():
         every = runs(tasks, [int(seed) for seed in seeds])  # KFP's numbers have a fraction
         print(f"{len(every)} runs: every one of {', '.join(tasks)} with every seed", flush=True)
         return [
             {
-                "data": {"task": run["glue_task"], **({"seed": run["seed"]} if source == "sample" else {})},
-                "training": {"seed": run["seed"], "iteration": f"task={run['glue_task']}, seed={run['seed']}"},
+                "data": {"task": run["glue_task"], **({"seed": run["seed"]} if source == "sample" else {}), **of_model},
+                "training": {"seed": run["seed"], "iteration": f"task={run['glue_task']}, seed={run['seed']}", **of_model},
             }
             for run in every
         ]

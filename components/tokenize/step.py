@@ -22,7 +22,7 @@ def tokenize_step(settings: str, dataset: Any, of_run: Mapping[str, Any]) -> Non
         tokenizing, tracking = cli.parts(settings, Tokenizing, Tracking)
         artifact, _ = plan(tokenizing, Path(dataset.path))
         # In a loop not below an iteration: the seeds of a task share its data.
-        told = {name: getattr(tokenizing, name) for name in sorted(of_run, key=lambda name: name != "task")}
+        told = {name: getattr(tokenizing, name) for name in sorted(of_run, key=lambda name: name != "task") if name != "model"}
         names = [value if name == "task" else f"{name} {value}" for name, value in told.items()]
         run_name = f"tokenize {', '.join(names)}" if of_run else ""
 

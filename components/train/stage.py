@@ -4,7 +4,9 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +34,11 @@ from components.training.budget import Updates
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from components.training.data import Split
+    from components.training.data import Examples
     from components.training.loop import Course
+    from components.training.objectives import Objective
     from components.training.ranks import Ranks
     from components.training.run import Run
 
@@ -65,24 +68,48 @@ def train(
         return manifest
     if not find_split(data_dir, "train"):
         raise UserError(f"{data_dir} has no train split: nothing to train on")
+    return fit(artifact, settled, asked, checkpoint_dir, partial(_material, data_dir, settled.training))
 
+
+@dataclass(frozen=True)
+class Material:
+    """What a network learns, and from what.
+
+    load: makes the network, from torch's global seed.  write: what else goes into the model's folder.  effective: what took
+    effect besides the settings of a training.
+    """
+
+    split: "Examples"
+    tokenizer: "PreTrainedTokenizerBase"
+    objective: "Objective"
+    load: "Callable[[], PreTrainedModel]"
+    write: Callable[[Path], None]
+    effective: Mapping[str, Any] = field(default_factory=dict)
+
+
+def fit(
+    artifact: Artifact,
+    settled: Settled,
+    asked: Mapping[str, Any],
+    checkpoint_dir: Path | None,
+    read: Callable[[], Material],
+) -> Manifest:
+    """Train what `read` gives, on the ranks that torchrun describes, and write the model as `artifact`."""
     # Seconds to import: `--help`, the checks above and what is cached need not wait.
     from components.training import checkpoint
-    from components.training.data import read_split
     from components.training.depth import build_depth
     from components.training.interrupts import deferred_signals
     from components.training.log import MetricsLog, say
     from components.training.loop import run_updates
-    from components.training.objectives import objective_of
     from components.training.optimizers import take_average
     from components.training.ranks import join_ranks
     from components.training.update import Gradients
 
     training, method = settled.training, settled.method
     with join_ranks() as ranks:
-        task, split = Task.read(data_dir), read_split(data_dir, "train")
-        tokenizer = _tokenizer(data_dir, training.model)
-        run, course, exchange = _build(training, task, split, len(tokenizer), ranks)
+        material = read()
+        split, tokenizer = material.split, material.tokenizer
+        run, course, exchange = _build(training, material, ranks)
         folder_of_checkpoints = None
         if training.checkpoint_minutes and ranks.rank == 0:
             folder_of_checkpoints = checkpoint_dir or checkpoint.default_folder(artifact)
@@ -105,7 +132,7 @@ def train(
             if state:
                 log.go_on(state.metrics, state.numbers["seconds"])
             gradients = Gradients(
-                run, exchange, method, objective_of(task.is_regression), split, tokenizer.pad_token_id, ranks, log, signalled,
+                run, exchange, method, material.objective, split, tokenizer.pad_token_id, ranks, log, signalled,
                 build_depth(training.depth, training.depth_keep, training.depth_rate),
             )  # fmt: skip
             del exchange
@@ -123,13 +150,24 @@ def train(
                 take_average(run.optimizer)
                 run.network.float().save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
-                task.write(folder)
+                material.write(folder)
                 effective = {**took_effect(settled, course, run, len(split), ranks), "num_tokens": run.spent.tokens}
+                effective |= material.effective
                 kept = {name: value for name, value in asked.items() if name not in UNDECISIVE}
                 record = {"recipe": str(settled), "asked": kept, "took_effect": effective}
                 record["timings"] = timings(run, ranks, seconds)
                 (folder / TRAINING).write_text(json.dumps(record, indent=1) + "\n")
         return artifact.manifest() if ranks.rank == 0 else {}
+
+
+def _material(data_dir: Path, training: Training) -> Material:
+    from components.training.data import read_split
+    from components.training.objectives import objective_of
+
+    task, split = Task.read(data_dir), read_split(data_dir, "train")
+    tokenizer = _tokenizer(data_dir, training.model)
+    load = partial(load_model, training.model, task, len(tokenizer), training.dropout)
+    return Material(split, tokenizer, objective_of(task.is_regression), load, task.write)
 
 
 def plan(data_dir: Path, output_dir: Path, given: Mapping[str, Any]) -> tuple[Artifact, Settled]:
@@ -174,9 +212,7 @@ def _tokenizer(data_dir: Path, model: str) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def _build(
-    training: Training, task: Task, split: "Split", vocabulary_size: int, ranks: "Ranks"
-) -> tuple["Run", "Course", "DistributedDataParallel | None"]:
+def _build(training: Training, material: Material, ranks: "Ranks") -> tuple["Run", "Course", "DistributedDataParallel | None"]:
     """The run before its first update, what was settled for it, and what exchanges gradients where there are many ranks."""
     import torch
 
@@ -190,7 +226,7 @@ def _build(
     from components.training.selection import Shuffled, num_examples, updates_per_epoch
     from components.training.update import exchanging
 
-    batch_size = training.global_batch_size
+    split, batch_size = material.split, training.global_batch_size
     per_epoch = updates_per_epoch(len(split), batch_size)
     num_updates = training.num_updates or math.ceil(training.num_epochs * per_epoch)
     num_warmup = (
@@ -215,7 +251,7 @@ def _build(
     )
 
     torch.manual_seed(generator_seed(training.seed, NEW_LAYERS))
-    network = load_model(training.model, task, vocabulary_size, training.dropout)
+    network = material.load()
     arithmetic = choose_arithmetic(training.precision, ranks.device)
     check_precision(training.optimizer, arithmetic.name)
     if arithmetic.name == "fp64":

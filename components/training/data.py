@@ -6,7 +6,7 @@ import itertools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,6 +29,7 @@ class Batch:
     input_ids, attention_mask and token_type_ids (None where the model has none): (batch, token) int64.
     labels: (batch,) int64 classes or float32 scores.  rows: (batch,) int64, the examples' row numbers in the split, on the CPU.
     lengths: (batch,) int64 tokens of each example, on the CPU, for a model that `pack` has prepared; None for any other.
+    places: (batch, read) int64, the positions that are read, where it is not the first one; labels are (batch, read) then.
     """
 
     input_ids: Tensor
@@ -37,6 +38,7 @@ class Batch:
     labels: Tensor
     rows: Tensor
     lengths: Tensor | None = None
+    places: Tensor | None = None
 
     @functools.cached_property
     def context(self) -> dict[str, Any]:
@@ -47,7 +49,8 @@ class Batch:
         if self.lengths is not None:
             num_tokens, device = int(self.lengths.sum()), self.input_ids.device
             filling = filled(num_tokens, ROWS, device) - num_tokens
-            context["packing"] = Packing.of(self.lengths, self.input_ids.shape[1], device, filling)
+            packing = Packing.of(self.lengths, self.input_ids.shape[1], device, filling)
+            context["packing"] = packing if self.places is None else packing.reading(self.places)
         return context
 
     def take(self, index: Tensor) -> "Batch":
@@ -55,7 +58,22 @@ class Batch:
         here = index.to(self.input_ids.device, non_blocking=True)
         types = None if self.token_type_ids is None else self.token_type_ids[here]
         lengths = None if self.lengths is None else self.lengths[index]
-        return Batch(self.input_ids[here], self.attention_mask[here], types, self.labels[here], self.rows[index], lengths)
+        places = None if self.places is None else self.places[here]
+        return Batch(
+            self.input_ids[here], self.attention_mask[here], types, self.labels[here], self.rows[index], lengths, places
+        )
+
+
+class Examples(Protocol):
+    """What a run learns from.  lengths: (examples,) int64, tokens of each."""
+
+    @property
+    def lengths(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Tensor, pad_id: int, device: torch.device, packed: bool = False, update: int = 0) -> Batch:
+        """The examples at `rows`, (batch,) int64, as update number `update` sees them, on `device`."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +113,8 @@ class Split:
         tokens = {name: values[: int(self.offsets[count])] for name, values in self.tokens.items()}
         return Split(tokens, self.offsets[: count + 1], self.labels[:count])
 
-    def batch(self, rows: Tensor, pad_id: int, device: torch.device, packed: bool = False) -> Batch:
-        """The examples at `rows`, on `device`; `packed` for a model that `pack` has prepared."""
+    def batch(self, rows: Tensor, pad_id: int, device: torch.device, packed: bool = False, update: int = 0) -> Batch:
+        """The examples at `rows`, on `device`, the same at every update; `packed` for a model that `pack` has prepared."""
         lengths = self.lengths[rows]
         columns = torch.arange(int(lengths.max()))
         mask = columns < lengths[:, None]

@@ -11,7 +11,7 @@ GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # int64 arithmetic wraps around, as the has
 MIX = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
 CHOICE, NOISE, ORDER, DROPOUT, NEW_LAYERS = 1, 2, 3, 4, 5
-LABELS, DEPTH = 24, 25
+MASKS, LABELS, DEPTH = 16, 24, 25
 """Purposes: numbers of different purposes have nothing to do with each other."""
 
 

@@ -18,7 +18,7 @@ from components.errors import UserError
 from components.modeling.depth import dropped_parameters, left_alone, set_active
 from components.modeling.packed import is_packed
 from components.training.budget import Budget, Progress, Spent, Work
-from components.training.data import Batch, Split, micro_batches
+from components.training.data import Batch, Examples, micro_batches
 from components.training.depth import All, Depth
 from components.training.hessian import SampledLabels
 from components.training.interrupts import Signalled, ended_by, lost_ranks
@@ -44,7 +44,7 @@ class Gradients:
     exchange: DistributedDataParallel | None
     method: Method
     objective: Objective
-    split: Split
+    split: Examples
     pad_id: int
     ranks: Ranks
     log: MetricsLog
@@ -141,7 +141,7 @@ class Gradients:
         may_leave = self.ranks.count == 1 or self.ranks.device.type == "cpu"
         if self.signalled() and self.log.is_complete and may_leave:
             raise ended_by(self.signalled())
-        return self.split.batch(rows, self.pad_id, self.ranks.device, is_packed(self.run.network))
+        return self.split.batch(rows, self.pad_id, self.ranks.device, is_packed(self.run.network), self.run.done)
 
     def score(self, rows: Tensor) -> Tensor:
         """Losses of the examples as they are now, by all layers, on this rank, without a gradient: (rows,) on the CPU."""

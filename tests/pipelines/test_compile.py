@@ -79,7 +79,7 @@ def test_every_component_stands_alone(build: Path) -> None:
     names = {path.stem for path in (build / "components").iterdir()}
     in_parts = {"plan-parts", "tokenize-part", "merge-parts"}
     stages = {"resolve", "tokenize", "train", "evaluate", "register", "promote", "clean-up"}
-    assert names == {*stages, "runs", "suite", "suite-of-runs", *in_parts}
+    assert names == {*stages, "runs", "suite", "suite-of-runs", *in_parts, "resolve-pretraining", "corpus", "pretrain"}
     for name in names:
         spec = yaml.safe_load((build / "components" / f"{name}.yaml").read_text())
         container = spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
