@@ -279,7 +279,7 @@ def test_what_makes_it_fast_leaves_the_loss_curve_where_it_was(
     settings = {**QUICK, "data_dir": tokenized("rte"), "method": method, "dropout": 0.0, "precision": "fp32"}
     settings |= {**NOISE, "perturbation_start": 0.0}
     train(**settings, output_dir=tmp_path / "fast", micro_batch_tokens=300)
-    monkeypatch.setattr(prepare, "prepare_model", lambda model, device: model.to(device).train())
+    monkeypatch.setattr(prepare, "prepare_model", lambda model, device, depth: model.to(device).train())
     train(**settings, output_dir=tmp_path / "slow", micro_batch_tokens=100_000)
     for fast, slow in zip(lines(tmp_path / "fast"), lines(tmp_path / "slow"), strict=True):
         assert fast["loss"] == pytest.approx(slow["loss"], rel=1e-6)
