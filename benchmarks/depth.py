@@ -23,10 +23,9 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from components import cli, parameters
 from components.errors import UserError
 from components.modeling.abilities import PRE_LN
-from components.modeling.depth import dropped_parameters, make_droppable, set_active
+from components.modeling.depth import dropped_parameters, left_alone, make_droppable, set_active
 from components.training.budget import Progress
 from components.training.depth import build_depth
-from components.training.loop import left_alone
 from components.training.optimizers import build_optimizer
 
 SPARSE = 0.15
