@@ -46,7 +46,7 @@ def packages(image: str) -> set[str]:
 
 def test_every_component_is_known() -> None:
     assert {it.name for it in COMPONENTS} < set(components())
-    assert packages("train") == {"train", "evaluate", "register", "promote"}
+    assert packages("train") == {"pretrain", "train", "evaluate", "register", "promote"}
     assert packages("stage") >= {"resolve", "tokenize", "suite", "clean_up", "doctor"}
 
 
