@@ -19,7 +19,7 @@ def evaluate(
     summary: Output[Markdown],
     report: Output[HTML],
 ) -> float:
-    """Measure the model on validation splits. The output is the score, the mean of the task's metrics."""
+    """Measure the model on the task's validation splits. The output is the score: the mean of the task's GLUE metrics."""
     from components.evaluate.step import evaluate_step
 
     return evaluate_step(settings, trained, dataset, evaluation, metrics, confusion, summary, report)

@@ -19,8 +19,8 @@ def register(
 ) -> str:
     """Register the model in MLflow and put it to the gate.
 
-    The output is `promote` or `keep`; model_uri is models:/NAME/VERSION;
-    gate is why.
+    The output is `promote` where it is to become champion, else `keep`; model_uri is what loads it, as models:/NAME/VERSION;
+    gate is what the gate says.
     """
     from components.register.step import register_step
 

@@ -23,11 +23,11 @@ def test_a_run_of_adapt_weighs_at_most_400_kilobytes(build: Path) -> None:
     assert 100_000 < sum(sizes.values()) < 400_000
 
 
-def test_a_run_of_a_suite_weighs_at_most_180_kilobytes(build: Path) -> None:
+def test_a_run_of_a_suite_weighs_at_most_185_kilobytes(build: Path) -> None:
     iteration = workflow_size.iteration_of(workflow_size.weigh(build / "suite.yaml"))
     steps = {name.rpartition("/")[2] for name in iteration if not name.endswith("/")}
     assert steps == {"tokenize", "train", "evaluate", "register", "promote"}
-    assert 90_000 < workflow_size.of_steps(iteration) < 180_000
+    assert 90_000 < workflow_size.of_steps(iteration) < 185_000
 
 
 def test_as_many_runs_of_a_suite_are_let_through_as_fit(build: Path) -> None:
