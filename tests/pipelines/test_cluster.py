@@ -24,7 +24,7 @@ OURS = {
     IMAGE: f"registry.example.com/adapt-stage@sha256:{'a' * 64}",
     TRAIN_IMAGE: f"registry.example.com/train@sha256:{'b' * 64}",
 }
-TRAINED = {"train", "evaluate", "register", "promote"}
+TRAINED = {"train", "pretrain", "evaluate", "register", "promote"}
 SECRET_VALUE = "not-to-be-found-anywhere-4711"
 
 
